@@ -1,0 +1,59 @@
+# make env      the development environment in .venv (a no-op while it is up to date)
+# make demo     prune a small net from start to finish
+# make test     all tests          make check    format, lint, types
+# make format   write the format   make docs     build the pages
+# make bench    the benchmarks     make clean    remove builds and caches, not .venv
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+
+.PHONY: env demo test check format docs bench clean
+.DEFAULT_GOAL := env
+
+env: .venv/.stamp
+
+# torch first and pinned: a plain "torch" asked for by another package would bring the newest
+# build. The build backend comes from the constraints as well, hence --no-build-isolation.
+# torchvision and timm come without dependencies so that they cannot replace torch; what timm
+# imports is named beside them.
+.venv/.stamp: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) torch hatchling editables
+	$(PIP) --no-build-isolation -e ".[dev]"
+	$(PIP) huggingface_hub safetensors PyYAML pillow
+	$(PIP) --no-deps torchvision timm
+	touch $@
+
+.venv/.stamp-docs: .venv/.stamp
+	$(PIP) --no-build-isolation -e ".[docs]"
+	touch $@
+
+.venv/.stamp-bench: .venv/.stamp
+	$(PIP) --no-deps torch-pruning
+	touch $@
+
+demo: env
+	$(BIN)/secateur run examples/digits.yaml
+
+test: env
+	$(BIN)/python -m pytest -n 2
+
+check: env
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+format: env
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: .venv/.stamp-docs
+	$(BIN)/mkdocs build --strict
+
+bench: .venv/.stamp-bench
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf build dist site .cache .pytest_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,194 @@
+"""Capture a model as a graph of ATen operations, before any decomposition.
+
+``torch.export`` non-strict, batch dynamic where the model allows it. A batch of 1 is repeated
+to 2 first: captured at 1, a dynamic batch would be specialised. The captured module shares its
+tensors with the caller's model; whoever changes them clones first.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+import traceback
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.export import Dim, export
+from torch.utils import _pytree as pytree
+
+from secateur.errors import CaptureError
+from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size, is_batched, repeated
+
+_TORCH = str(Path(torch.__file__).parent)
+_HERE = str(Path(__file__).parent.parent)
+
+
+@dataclass(frozen=True, eq=False)
+class Captured:
+    """A captured model.
+
+    module:    the graph module; parameters and buffers keep the names they have in the model.
+    arguments: the positional and keyword arguments it was captured with (batch at least 2).
+    batch:     size of the batch at capture; ``dynamic`` says whether others are accepted.
+    """
+
+    module: fx.GraphModule
+    arguments: tuple[tuple[Any, ...], dict[str, Any]]
+    batch: int
+    dynamic: bool
+    training: bool
+
+
+def capture(model: nn.Module, example_inputs: ExampleInputs, training: bool = False) -> Captured:
+    """Capture ``model`` in eval or train mode; its modes are restored afterwards.
+
+    Errors: CaptureError naming the line of the model's code that export could not follow.
+    """
+    args, kwargs = as_arguments(example_inputs)
+    modes = {module: module.training for module in model.modules()}
+    model.train(training)
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        arguments = repeated((args, kwargs), 2)
+        try:
+            return _export(model, arguments, training)
+        except CaptureError:
+            if batch_size((args, kwargs)) != 1:
+                raise
+            return _export(model, (args, kwargs), training)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _export(model: nn.Module, arguments: Any, training: bool) -> Captured:
+    args, kwargs = arguments
+    buffers = {name: value.detach().clone() for name, value in model.named_buffers()}
+    failure: Exception | None = None
+    for dynamic in (True, False):
+        shapes = pytree.tree_map(
+            lambda leaf: {0: Dim.AUTO} if dynamic and is_batched(leaf) else None,
+            (args, kwargs),
+        )
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                program = export(
+                    model,
+                    args,
+                    kwargs,
+                    strict=False,
+                    dynamic_shapes=_by_argument(model, shapes) if dynamic else None,
+                )
+                module = program.module(check_guards=False)
+        # Whatever export raises (dozens of types, from user code too) becomes one sentence.
+        except Exception as error:
+            failure = failure or error
+            continue
+        finally:
+            _restore(model, buffers)
+        assert isinstance(module, fx.GraphModule)
+        inline_grad_modes(module)
+        free = any(_is_symbolic(node) for node in module.graph.nodes if node.op == "placeholder")
+        size = next((t.shape[0] for t in pytree.tree_leaves(arguments) if is_batched(t)), 1)
+        return Captured(module, arguments, size, free, training)
+    assert failure is not None
+    raise CaptureError(_explain(failure)) from failure
+
+
+def _restore(model: nn.Module, buffers: dict[str, torch.Tensor]) -> None:
+    """Undo what a forward pass in train mode wrote into buffers."""
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            saved = buffers.get(name)
+            if saved is not None and saved.shape == buffer.shape:
+                buffer.copy_(saved)
+
+
+def _by_argument(model: nn.Module, shapes: Any) -> Any:
+    """export wants the dynamic shapes of keyword arguments by name, positional ones in order."""
+    args, kwargs = shapes
+    if not kwargs:
+        return args
+    names = list(inspect.signature(model.forward).parameters)
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def _is_symbolic(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and any(
+        isinstance(size, torch.SymInt) for size in value.shape
+    )
+
+
+def inline_grad_modes(module: fx.GraphModule) -> None:
+    """Replace ``wrap_with_set_grad_enabled`` subgraphs by their body between two switches."""
+    graph = module.graph
+    for node in list(graph.nodes):
+        if node.target is not torch.ops.higher_order.wrap_with_set_grad_enabled:
+            continue
+        enabled, body_node, *operands = node.args
+        body = module.get_submodule(str(body_node.target))
+        assert isinstance(body, fx.GraphModule)
+        with graph.inserting_before(node):
+            graph.call_function(torch._C._set_grad_enabled, (enabled,))
+            places = [n for n in body.graph.nodes if n.op == "placeholder"]
+            mapping: dict[fx.Node, Any] = dict(zip(places, operands, strict=True))
+            result: Any = None
+            for inner in body.graph.nodes:
+                if inner.op == "output":
+                    result = fx.map_arg(inner.args[0], lambda n: mapping[n])
+                elif inner.op != "placeholder":
+                    copy = graph.node_copy(inner, lambda n: mapping[n])
+                    mapping[inner] = copy
+            graph.call_function(torch._C._set_grad_enabled, (not enabled,))
+        for user in list(node.users):
+            if user.target is operator.getitem:
+                user.replace_all_uses_with(result[user.args[1]])
+                graph.erase_node(user)
+        graph.erase_node(node)
+        if not body_node.users:
+            graph.erase_node(body_node)
+    graph.eliminate_dead_code(lambda n: n.op != "get_attr" or bool(n.users))
+    module.recompile()
+
+
+def source_line(node: fx.Node) -> str:
+    """The line of the user's code that made a node, ``file.py:12: code``; "" when unknown."""
+    return user_line(str(node.meta.get("stack_trace") or ""))
+
+
+def user_line(trace: str) -> str:
+    """The innermost frame of a formatted traceback outside torch and this package."""
+    lines = trace.splitlines()
+    found = ""
+    for position, line in enumerate(lines):
+        text = line.strip()
+        if not text.startswith('File "'):
+            continue
+        path, _, rest = text[6:].partition('"')
+        if path.startswith((_TORCH, _HERE, "<")):
+            continue
+        number = rest.split("line ")[1].split(",")[0] if "line " in rest else "?"
+        code = lines[position + 1].strip() if position + 1 < len(lines) else ""
+        found = f"{Path(path).name}:{number}: {code}"
+    return found
+
+
+def _explain(error: Exception) -> str:
+    trace = "".join(traceback.format_exception(error))
+    line = user_line(trace) or user_line(str(error))
+    first = next((text.strip() for text in str(error).splitlines() if text.strip()), "")
+    what = f"{type(error).__name__}: {first}"[:300]
+    where = f" at {line}" if line else ""
+    return (
+        f"torch.export cannot capture this model{where} ({what}). "
+        "Try: move data-dependent branches (if, for over values) out of forward, or prune the "
+        "part of the model that has none, or check that the example inputs are right"
+    )

@@ -1,0 +1,95 @@
+"""Convolutions. A grouped one is a reshape of both its channel dimensions in disguise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from secateur.structure.tracer import Tracer, Value, result_shape, rule
+
+aten = torch.ops.aten
+
+
+@rule(aten.conv1d, aten.conv2d, aten.conv3d)
+def conv(
+    tracer: Tracer,
+    node: fx.Node,
+    x: Value,
+    weight: Value,
+    bias: Value | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Value:
+    """x [N, in, ...] with weight [out, in / groups, ...]."""
+    channel = len(x) - (len(weight) - 2) - 1
+    _hold_kernel(tracer, weight, x[channel + 1 :])
+    produced = weight[0]
+    if groups == 1:
+        tracer.contract(node, x[channel], weight[1], weight=True)
+    else:
+        group, inside = tracer.axes.split(x[channel], [groups, len(x[channel]) // groups])
+        tracer.contract(node, inside, weight[1], weight=True)
+        blocks, _ = tracer.axes.split(produced, [groups, len(produced) // groups])
+        tracer.axes.same(group, blocks)
+        tracer.count(node, "groups", blocks)
+    tracer.produce(produced)
+    if bias is not None:
+        tracer.axes.same(produced, bias[0])
+        tracer.produce(bias[0])
+    kernel = int(np.prod([len(k) for k in weight[2:]]))
+    space = [np.zeros(size, np.int64) for size in result_shape(node)[channel + 1 :]]
+    lead = [ids if bias is None else -np.abs(ids) for ids in x[:channel]]
+    result = Value([*lead, produced, *space])
+    tracer.work(node, kernel, [*result, weight[1]])
+    return result
+
+
+@rule(aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d)
+def conv_transpose(
+    tracer: Tracer,
+    node: fx.Node,
+    x: Value,
+    weight: Value,
+    bias: Value | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Value:
+    """x [N, in, ...] with weight [in, out / groups, ...]."""
+    channel = len(x) - (len(weight) - 2) - 1
+    _hold_kernel(tracer, weight, x[channel + 1 :])
+    if groups == 1:
+        tracer.contract(node, x[channel], weight[0], weight=True)
+        produced = weight[1]
+    else:
+        tracer.contract(node, x[channel], weight[0], weight=True)
+        group, _ = tracer.axes.split(weight[0], [groups, len(weight[0]) // groups])
+        produced = tracer.axes.merge([group, weight[1]])
+        tracer.count(node, "groups", group)
+    tracer.produce(weight[1])
+    if bias is not None:
+        tracer.axes.same(produced, bias[0])
+        tracer.produce(bias[0])
+    kernel = int(np.prod([len(k) for k in weight[2:]]))
+    space = [np.zeros(size, np.int64) for size in result_shape(node)[channel + 1 :]]
+    lead = [ids if bias is None else -np.abs(ids) for ids in x[:channel]]
+    result = Value([*lead, produced, *space])
+    tracer.work(node, kernel, [*x, weight[1]])
+    return result
+
+
+def _hold_kernel(tracer: Tracer, weight: Value, space: tuple[np.ndarray, ...]) -> None:
+    for ids in weight[2:]:
+        tracer.pin(ids, KERNEL)
+    for ids in space:
+        tracer.pin(ids, "a convolution slides over it")
+
+
+KERNEL = "a kernel size"

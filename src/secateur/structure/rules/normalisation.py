@@ -1,0 +1,108 @@
+"""Normalisations. Where the statistic runs across what leaves, the result is adapted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from secateur.structure.tracer import Tracer, Value, rule
+
+aten = torch.ops.aten
+
+
+@rule(aten.batch_norm, aten._native_batch_norm_legit_no_training, aten.instance_norm)
+def batch_norm(
+    tracer: Tracer,
+    node: fx.Node,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    mean: Value | None,
+    variance: Value | None,
+    *args: Any,
+) -> Value:
+    """Statistics per channel: nothing runs across channels."""
+    for vector in (weight, bias, mean, variance):
+        if vector is not None:
+            tracer.axes.same(x[1], vector[0])
+    if weight is None:
+        return x
+    return Value(np.abs(ids) if d == 1 else -np.abs(ids) for d, ids in enumerate(x))
+
+
+@rule(aten.layer_norm)
+def layer_norm(
+    tracer: Tracer,
+    node: fx.Node,
+    x: Value,
+    normalized_shape: Sequence[int],
+    weight: Value | None = None,
+    bias: Value | None = None,
+    *args: Any,
+) -> Value:
+    """The statistic runs over the last dimensions."""
+    return _over_last(tracer, node, x, len(normalized_shape), weight, bias)
+
+
+@rule(aten.rms_norm)
+def rms_norm(
+    tracer: Tracer,
+    node: fx.Node,
+    x: Value,
+    normalized_shape: Sequence[int],
+    weight: Value | None = None,
+    eps: float | None = None,
+) -> Value:
+    """The root mean square runs over the last dimensions."""
+    return _over_last(tracer, node, x, len(normalized_shape), weight, None)
+
+
+def _over_last(
+    tracer: Tracer,
+    node: fx.Node,
+    x: Value,
+    rank: int,
+    weight: Value | None,
+    bias: Value | None,
+) -> Value:
+    result = [ids if bias is None else -np.abs(ids) for ids in x]
+    for place in range(rank):
+        d = len(x) - rank + place
+        tracer.adapt(node, x[d])
+        tracer.count(node, "normalized_shape", x[d], place)
+        for vector in (weight, bias):
+            if vector is not None:
+                tracer.axes.same(x[d], vector[place])
+        result[d] = np.abs(x[d])
+    return Value(result)
+
+
+@rule(aten.group_norm)
+def group_norm(
+    tracer: Tracer,
+    node: fx.Node,
+    x: Value,
+    groups: int,
+    weight: Value | None = None,
+    bias: Value | None = None,
+    *args: Any,
+) -> Value:
+    """The statistic runs inside each of the groups of channels."""
+    outer, inner = tracer.axes.split(x[1], [groups, len(x[1]) // groups])
+    tracer.adapt(node, inner)
+    tracer.count(node, "num_groups", outer)
+    for vector in (weight, bias):
+        if vector is not None:
+            tracer.axes.same(x[1], vector[0])
+    return Value(np.abs(ids) if d == 1 else -np.abs(ids) for d, ids in enumerate(x))
+
+
+@rule(aten._weight_norm)
+def weight_norm(tracer: Tracer, node: fx.Node, v: Value, g: Value, dim: int = 0) -> Value:
+    """g * v / ||v||, the norm over all dimensions but ``dim``: a sum, zeros do not matter."""
+    tracer.axes.same(v[dim], g[dim])
+    return v

@@ -1,0 +1,241 @@
+"""``trace``: the whole of floor 1 in one call, and ``Structure``, its answer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from torch import nn
+
+import secateur.structure.rules  # noqa: F401  (registers the rules)
+from secateur.errors import CaptureError, PlanError
+from secateur.structure.capture import Captured, capture
+from secateur.structure.explaining import Trail, trail
+from secateur.structure.grouping import Grouping, group
+from secateur.structure.groups import Frozen, Group
+from secateur.structure.inputs import ExampleInputs
+from secateur.structure.solving import Solution, solve
+from secateur.structure.tracer import Tracer
+
+Removal = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters, and FLOPs per sample (one multiply-add is 2; products and convolutions)."""
+
+    params: int
+    flops: int
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """What belongs together in a model.
+
+    groups:      sets of interchangeable units and all they touch.
+    frozen:      dimensions that cannot leave, the operation and source line that hold them.
+    fingerprint: of tensor names, shapes and groups, not of weights.
+    shapes:      shape of every parameter and buffer, by canonical name.
+    aliases:     tied name -> canonical name.
+    notes:       what could not be captured, in words.
+    """
+
+    groups: tuple[Group, ...]
+    frozen: tuple[Frozen, ...]
+    fingerprint: str
+    shapes: Mapping[str, tuple[int, ...]]
+    aliases: Mapping[str, str]
+    notes: tuple[str, ...]
+    tracer: Tracer = field(repr=False)
+    solution: Solution = field(repr=False)
+    grouping: Grouping = field(repr=False)
+    captured: Captured = field(repr=False)
+    captured_training: Captured | None = field(repr=False)
+
+    def group(self, name: str) -> Group:
+        """The group of that name. Errors: PlanError with the nearest name."""
+        for candidate in self.groups:
+            if candidate.name == name:
+                return candidate
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, [g.name for g in self.groups], 1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise PlanError(f"there is no group '{name}' among the {len(self.groups)}{hint}")
+
+    def gone(self, remove: Removal) -> np.ndarray:
+        """bool [classes]: the classes of ids that leave with the given units."""
+        gone = np.zeros(int(self.solution.labels.max()) + 1, bool)
+        for name, units in remove.items():
+            if len(units):
+                self.group(name)
+                closure = self.grouping.closures[name][np.asarray(units, np.int64)]
+                gone[closure.indices] = True
+        return gone
+
+    def kept(self, remove: Removal) -> dict[tuple[str, int], np.ndarray]:
+        """Surviving indices of every tensor dimension that the removal touches."""
+        gone = self.gone(remove)[self.solution.labels]
+        result = {}
+        for name, value in self.tracer.tensors.items():
+            for dim, ids in enumerate(value):
+                lost = gone[np.abs(ids)]
+                if lost.any():
+                    result[name, dim] = np.flatnonzero(~lost)
+        return result
+
+    def cost(self, remove: Removal) -> Cost:
+        """Parameters and FLOPs after a removal, from the structure alone."""
+        return self._ledger.cost(self.gone(remove)[self.solution.labels])
+
+    @cached_property
+    def _ledger(self) -> Ledger:
+        return Ledger.of(self.tracer, self.captured)
+
+    def explain(self, tensor: str, i: int, j: int, dim: int = 0) -> Trail:
+        """Through which operations indices i and j of a dimension came to leave together."""
+        tensor = self.aliases.get(tensor, tensor)
+        if tensor not in self.tracer.tensors:
+            raise PlanError(f"there is no tensor '{tensor}' in the model")
+        ids = np.abs(self.tracer.tensors[tensor][dim])
+        return trail(self.tracer, self.solution, int(ids[i]), int(ids[j]))
+
+    def __str__(self) -> str:
+        lines = [f"{'group':40} {'units':>6} {'members':>8}  note"]
+        for g in self.groups:
+            note = "" if g.exact else "adapted"
+            if g.overlaps:
+                note = f"{note} crosses {', '.join(g.overlaps)}".strip()
+            lines.append(f"{g.name:40} {g.size:6} {len(g.members):8}  {note}")
+        if self.frozen:
+            lines.append(f"frozen: {len({(f.tensor, f.dim) for f in self.frozen})} dimensions")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True, eq=False)
+class Ledger:
+    """All id vectors that costs depend on, in one line, so that a cost is two reductions."""
+
+    line: np.ndarray
+    starts: np.ndarray
+    tensors: tuple[tuple[int, tuple[int, ...]], ...]  # (constant, vectors) per parameter
+    works: tuple[tuple[int, tuple[int, ...]], ...]  # (constant, vectors) per operation
+    batch: int
+
+    @staticmethod
+    def of(tracer: Tracer, captured: Captured) -> Ledger:
+        """Terms of all parameters and of the operations of the eval graph."""
+        vectors: list[np.ndarray] = []
+        known: dict[bytes, int] = {}
+
+        def term(constant: int, parts: Sequence[np.ndarray]) -> tuple[int, tuple[int, ...]]:
+            numbers = []
+            for part in parts:
+                part = np.abs(part)
+                if not part.any():
+                    constant *= len(part)
+                    continue
+                key = part.tobytes()
+                if key not in known:
+                    known[key] = len(vectors)
+                    vectors.append(part)
+                numbers.append(known[key])
+            return constant, tuple(numbers)
+
+        tensors = tuple(
+            term(1, value) for name, value in tracer.tensors.items() if name not in tracer.buffers
+        )
+        works = tuple(
+            term(work.constant, work.vectors)
+            for work in tracer.works
+            if work.node.graph is captured.module.graph
+        )
+        line = np.concatenate(vectors) if vectors else np.zeros(0, np.int64)
+        starts = np.cumsum([0, *(len(v) for v in vectors)])[:-1]
+        return Ledger(line, starts, tensors, works, captured.batch)
+
+    def cost(self, gone: np.ndarray) -> Cost:
+        """gone: bool [ids]."""
+        if len(self.line):
+            counts = np.add.reduceat(~gone[self.line], self.starts, dtype=np.int64)
+        else:
+            counts = np.zeros(0, np.int64)
+
+        def total(terms: tuple[tuple[int, tuple[int, ...]], ...]) -> int:
+            result = 0
+            for constant, numbers in terms:
+                for number in numbers:
+                    constant *= int(counts[number])
+                result += constant
+            return result
+
+        return Cost(total(self.tensors), round(2 * total(self.works) / self.batch))
+
+
+def trace(
+    model: nn.Module, example_inputs: ExampleInputs, train_graph: bool | None = None
+) -> Structure:
+    """Read which indices of which tensors leave together.
+
+    example_inputs: a tensor, a tuple, a dict, or a pair (tuple, dict); a batch of 1 is enough.
+    train_graph: also read the graph of train mode; by default where eval mode leaves parameters
+    unused (auxiliary heads).
+    Errors: CaptureError where torch.export cannot follow the model.
+    """
+    captured = capture(model, example_inputs)
+    tracer = Tracer(model)
+    tracer.read(captured)
+    notes: list[str] = []
+    training = None
+    if train_graph or (train_graph is None and _trains_more(model, tracer)):
+        try:
+            training = capture(model, example_inputs, training=True)
+            tracer.read(training)
+        except CaptureError as error:
+            notes.append(f"train mode was not captured: {error}")
+    for name, value in tracer.tensors.items():
+        if name not in tracer.used:
+            tracer.pin(value, "forward does not use it")
+    for node, reason in tracer.unknown.items():
+        notes.append(f"{node.target}: {reason}; what it touches is frozen")
+    solution = solve(tracer.axes)
+    grouping = group(tracer, solution)
+    shapes = {name: value.shape for name, value in tracer.tensors.items()}
+    return Structure(
+        grouping.groups,
+        grouping.frozen,
+        fingerprint(shapes, grouping.groups),
+        shapes,
+        dict(tracer.aliases),
+        tuple(dict.fromkeys(notes)),
+        tracer,
+        solution,
+        grouping,
+        captured,
+        training,
+    )
+
+
+def _trains_more(model: nn.Module, tracer: Tracer) -> bool:
+    """Parameters that the eval graph does not use may be used in train mode."""
+    return any(
+        tracer.aliases.get(name, name) not in tracer.used for name, _ in model.named_parameters()
+    )
+
+
+def fingerprint(shapes: Mapping[str, tuple[int, ...]], groups: Sequence[Group]) -> str:
+    """sha256 of tensor names, shapes and groups."""
+    digest = hashlib.sha256()
+    for name, shape in shapes.items():
+        digest.update(f"{name}{tuple(shape)}\n".encode())
+    for g in groups:
+        digest.update(f"{g.name} {g.size} {g.exact}\n".encode())
+        for member in g.members:
+            digest.update(f"{member.tensor} {member.dim} {member.role}\n".encode())
+            digest.update(np.ascontiguousarray(member.index, np.int64).tobytes())
+    return f"sha256:{digest.hexdigest()}"

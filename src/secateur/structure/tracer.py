@@ -1,0 +1,355 @@
+"""Read a captured graph into axes: dispatch every node to the rule of its operation.
+
+A rule is a function ``rule(tracer, node, *args, **kwargs) -> Value | list[Value] | None``; the
+arguments are the node's own with every tensor replaced by its ``Value`` and every symbolic size
+by its number. A rule states facts on ``tracer.axes`` and notes three things beside them:
+
+    tracer.count(node, "groups", ids)       this literal argument counts these indices
+    tracer.adapt(node, x, dim)              a statistic of the operation runs over this dimension
+    tracer.work(node, constant, vectors)    multiply-adds: constant * product of the counts
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from secateur.structure.axes import Axes, Ids
+from secateur.structure.capture import Captured
+
+
+class Value(tuple[Ids, ...]):
+    """What stands for a tensor while tracing: one id vector per dimension."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(len(ids) for ids in self)
+
+
+Rule = Callable[..., Any]
+RULES: dict[Any, Rule] = {}
+
+
+def rule(*operations: Any) -> Callable[[Rule], Rule]:
+    """Register a rule for operations (``torch.ops.aten.conv2d`` or a python operator)."""
+
+    def register(function: Rule) -> Rule:
+        for operation in operations:
+            RULES[operation] = function
+        return function
+
+    return register
+
+
+@dataclass(frozen=True, eq=False)
+class Count:
+    """A literal argument of a node that counts indices; graph surgery writes it anew.
+
+    kind ``literal``: the new value is the number of surviving ids.
+    kind ``pieces``:  sizes of a chunk or split, ``pieces`` one id vector per output.
+    kind ``lookup``:  a constant index tensor into ``ids``; positions become ranks of survivors.
+    """
+
+    node: fx.Node
+    argument: str
+    ids: Ids
+    item: int | None = None
+    kind: str = "literal"
+    pieces: tuple[Ids, ...] = ()
+    chosen: Ids | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Adapted:
+    """A node whose statistic runs over dimension ``dim`` of operand ``operand``."""
+
+    node: fx.Node
+    ids: Ids
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """Multiply-adds of a node for the whole captured batch: constant * product of counts."""
+
+    node: fx.Node
+    constant: int
+    vectors: tuple[Ids, ...]
+
+
+@dataclass(eq=False)
+class Tracer:
+    """State of one reading; several graphs of one model may share ``axes`` and ``tensors``."""
+
+    model: nn.Module
+    axes: Axes = field(default_factory=Axes)
+    tensors: dict[str, Value] = field(default_factory=dict)  # by canonical name
+    aliases: dict[str, str] = field(default_factory=dict)
+    consumed: list[Ids] = field(default_factory=list)
+    produced: list[Ids] = field(default_factory=list)
+    values: dict[fx.Node, Any] = field(default_factory=dict)
+    origins: list[fx.Node | None] = field(default_factory=list)
+    counts: list[Count] = field(default_factory=list)
+    adapted: list[Adapted] = field(default_factory=list)
+    works: list[Work] = field(default_factory=list)
+    constants: dict[fx.Node, Value] = field(default_factory=dict)
+    unknown: dict[fx.Node, str] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        first: dict[tuple[int, tuple[int, ...], tuple[int, ...], int], str] = {}
+        buffers = {name for name, _ in self.model.named_buffers(remove_duplicate=False)}
+        self.buffers = frozenset(buffers)
+        everything = [
+            *self.model.named_parameters(remove_duplicate=False),
+            *self.model.named_buffers(remove_duplicate=False),
+        ]
+        for name, tensor in everything:
+            place = tensor.untyped_storage().data_ptr() if tensor.device.type != "meta" else 0
+            key = (
+                place or id(tensor),
+                tuple(tensor.shape),
+                tuple(tensor.stride()),
+                tensor.storage_offset(),
+            )
+            known = first.setdefault(key, name)
+            if known != name:
+                self.aliases[name] = known
+                continue
+            self.tensors[name] = Value(self.axes.fresh(size) for size in tensor.shape)
+
+    # -- what rules say -------------------------------------------------------------------
+
+    def count(
+        self, node: fx.Node, argument: str, ids: Ids, item: int | None = None
+    ) -> None:
+        """The literal ``argument`` (or its ``item``) of ``node`` is ``len(ids)``."""
+        if ids.any():
+            self.counts.append(Count(node, argument, np.abs(ids), item))
+
+    def adapt(self, node: fx.Node, ids: Ids) -> None:
+        """A statistic of ``node`` runs over ``ids``; it will run over the survivors."""
+        if ids.any():
+            self.adapted.append(Adapted(node, np.abs(ids)))
+
+    def work(self, node: fx.Node, constant: int, vectors: Sequence[Ids]) -> None:
+        """``node`` costs ``constant`` times the product of the vectors' counts."""
+        self.works.append(Work(node, constant, tuple(np.abs(v) for v in vectors)))
+
+    def contract(self, node: fx.Node, a: Ids, b: Ids, weight: bool = False) -> None:
+        """Contracted dimensions of two operands; ``weight``: b belongs to a weight."""
+        self.axes.same(a, b)
+        if weight:
+            self.consumed.append(np.abs(b))
+        both = (a < 0) & (b < 0)
+        if both.any():  # neither side is zero where the index left: only survivors may be summed
+            self.adapt(node, a)
+
+    def produce(self, *vectors: Ids) -> None:
+        """These indices of a weight or bias are what its operation brings forth."""
+        self.produced.extend(np.abs(v) for v in vectors)
+
+    def tie(self, vectors: Sequence[Ids]) -> Ids:
+        """One dimension of a broadcast: vectors of full size tied, size 1 imposes nothing."""
+        size = max((len(v) for v in vectors), default=1)
+        full = [v for v in vectors if len(v) == size]
+        for other in full[1:]:
+            self.axes.same(full[0], other)
+        return full[0].copy()
+
+    def taint(self, ids: Ids) -> None:
+        """An operation wrote non-zero values in place: all views of it know."""
+        touched = np.abs(ids[ids < 0])
+
+        def mark(value: Any) -> Any:
+            if isinstance(value, Value):
+                return Value(np.where(np.isin(np.abs(v), touched), -np.abs(v), v) for v in value)
+            return [mark(item) for item in value] if isinstance(value, list) else value
+
+        self.values = {node: mark(value) for node, value in self.values.items()}
+
+    def pin(self, value: Value | Ids, reason: str) -> None:
+        """Nothing of a value (all dimensions) or of an id vector leaves."""
+        if isinstance(value, np.ndarray):
+            self.axes.pin(value, reason)
+            return
+        for ids in value:
+            self.axes.pin(ids, reason)
+
+    # -- reading --------------------------------------------------------------------------
+
+    def read(self, captured: Captured) -> None:
+        """Read one captured graph."""
+        known = self.tensors.keys() | self.aliases.keys()
+        constant = constant_nodes(captured.module.graph, known)
+        for node in captured.module.graph.nodes:
+            self.axes.origin = len(self.origins)
+            self.origins.append(node)
+            if node in constant:
+                continue
+            for operand in node.all_input_nodes:
+                if operand in constant and operand not in self.values:
+                    self._meet_constant(operand, constant)
+            self.values[node] = self._read(node, captured)
+
+    def _meet_constant(self, node: fx.Node, constant: set[fx.Node]) -> None:
+        """A constant enters the computation: fresh ids, and no zero where an index leaves."""
+        result = node.meta.get("val")
+        if isinstance(result, (list, tuple)):
+            value: Any = [self._constant(node, item) for item in result]
+        else:
+            value = self._constant(node, result)
+        self.values[node] = value
+        if isinstance(value, Value):
+            self.constants[node] = value
+
+    def _constant(self, node: fx.Node, result: Any) -> Any:
+        if not isinstance(result, torch.Tensor):
+            return result
+        return Value(-self.axes.fresh(size) for size in sizes_of(result))
+
+    def _read(self, node: fx.Node, captured: Captured) -> Any:
+        result = node.meta.get("val")
+        if node.op == "placeholder":
+            if isinstance(result, torch.Tensor):
+                return zeros(result)
+            return None
+        if node.op == "get_attr":
+            name = str(node.target)
+            name = self.aliases.get(name, name)
+            if name in self.tensors:
+                self.used.add(name)
+                return self.tensors[name]
+            return None
+        if node.op == "output":
+            for operand in node.all_input_nodes:
+                value = self.values.get(operand)
+                if isinstance(value, Value):
+                    self.pin(value, "it is an output of the model")
+            return None
+        if node.op != "call_function":
+            return self._unknown(node, "a call that is not an operation")
+        operation = getattr(node.target, "overloadpacket", node.target)
+        args = fx.map_arg(node.args, self._operand)
+        kwargs = fx.map_arg(node.kwargs, self._operand)
+        function = RULES.get(operation)
+        if function is None and is_pointwise(node.target):
+            function = RULES["pointwise"]
+        if function is None:
+            if result is not None and not holds_tensor(result):
+                return None
+            if not any(isinstance(self.values.get(n), Value) for n in node.all_input_nodes):
+                if not isinstance(result, torch.Tensor):
+                    return None
+                return zeros(result)
+            return self._unknown(node, "no rule for this operation")
+        return function(self, node, *args, **kwargs)
+
+    def _operand(self, node: fx.Node) -> Any:
+        value = self.values.get(node)
+        if value is not None:
+            return value
+        result = node.meta.get("val")
+        return hint(result) if isinstance(result, (torch.SymInt, int)) else result
+
+    def _unknown(self, node: fx.Node, reason: str) -> Any:
+        """Pin all that an operation touches; a missing rule costs compression, nothing else."""
+        self.unknown[node] = reason
+        return self.hold(node, reason)
+
+    def hold(self, node: fx.Node, reason: str) -> Any:
+        """Pin every operand of a node and return a result of which nothing leaves."""
+        for operand in node.all_input_nodes:
+            value = self.values.get(operand)
+            for part in value if isinstance(value, list) else [value]:
+                if isinstance(part, Value):
+                    self.pin(part, reason)
+        result = node.meta.get("val")
+        if isinstance(result, torch.Tensor):
+            return zeros(result)
+        if isinstance(result, (list, tuple)):
+            return [zeros(t) if isinstance(t, torch.Tensor) else None for t in result]
+        return None
+
+
+def hint(size: Any) -> int:
+    """The number behind a size, symbolic or not."""
+    return int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
+
+
+def sizes_of(tensor: torch.Tensor) -> tuple[int, ...]:
+    """Shape of a fake tensor with the symbolic sizes at their captured numbers."""
+    return tuple(hint(size) for size in tensor.shape)
+
+
+def result_shape(node: fx.Node) -> tuple[int, ...]:
+    """Shape of a node's single tensor result."""
+    return sizes_of(node.meta["val"])
+
+
+def zeros(tensor: torch.Tensor) -> Value:
+    """A value of which nothing leaves."""
+    return Value(np.zeros(size, np.int64) for size in sizes_of(tensor))
+
+
+def holds_tensor(result: Any) -> bool:
+    """Whether a node's result is or contains a tensor."""
+    if isinstance(result, (list, tuple)):
+        return any(holds_tensor(item) for item in result)
+    return isinstance(result, torch.Tensor)
+
+
+def is_pointwise(target: Any) -> bool:
+    """Whether torch itself tags an operation as point-wise."""
+    return isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags
+
+
+def is_mutating(node: fx.Node) -> bool:
+    """Whether a node writes into one of its operands."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
+
+
+def constant_nodes(graph: fx.Graph, known: Collection[str]) -> set[fx.Node]:
+    """Nodes whose value depends on no parameter, buffer or input (sizes of the batch aside).
+
+    ``known``: names of the model's parameters and buffers. A constant that is written from a non-constant is none, nor is what it is a view of.
+    """
+    held: set[fx.Node] = set()
+    while True:
+        constant: set[fx.Node] = set()
+        grew = False
+        for node in graph.nodes:
+            if node.op == "get_attr":
+                # Tensors that forward itself made (torch.tensor(...)) are lifted by export.
+                is_constant = holds_tensor(node.meta.get("val")) and str(node.target) not in known
+            elif node.op == "call_function" and node not in held:
+                is_constant = all(
+                    n in constant or not holds_tensor(n.meta.get("val"))
+                    for n in node.all_input_nodes
+                ) and holds_tensor(node.meta.get("val"))
+            else:
+                is_constant = False
+            if is_constant:
+                constant.add(node)
+            elif node.op == "call_function" and is_mutating(node):
+                target = node.args[0] if node.args else None
+                while isinstance(target, fx.Node) and target in constant:
+                    held.add(target)
+                    grew = True
+                    target = target.args[0] if target.args else None
+        if not grew:
+            return constant
+
+
+def getitem(tracer: Tracer, node: fx.Node, value: Any, index: Any) -> Any:
+    """An element of an operation with several results."""
+    return value[index] if isinstance(value, list) else None
+
+
+RULES[operator.getitem] = getitem

@@ -1,0 +1,1 @@
+"""Physical removal: two surgeries, each the cross-check of the other."""

@@ -1,0 +1,130 @@
+"""What the dense model computes with the removed slices set to zero.
+
+The captured graph is run node by node on zeroed tensors. Where a statistic runs across removed
+units, the node runs on the survivors and its result is put back among zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from secateur.structure.structure import Removal, Structure
+from secateur.structure.tracer import Value
+from secateur.surgery.rewriting import rewrite, survivors
+
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+
+
+class InDouble(TorchDispatchMode):
+    """Every float type that code asks for by name becomes float64."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        def widen(leaf: Any) -> Any:
+            return torch.float64 if isinstance(leaf, torch.dtype) and leaf in _FLOATS else leaf
+
+        named = {name: widen(value) for name, value in (kwargs or {}).items()}
+        return func(*(widen(value) for value in args), **named)
+
+
+def double(tree: Any) -> Any:
+    """The tree with every float tensor in float64."""
+    return pytree.tree_map_only(
+        torch.Tensor, lambda t: t.double() if t.is_floating_point() else t, tree
+    )
+
+
+class ZeroedReference(fx.Interpreter):
+    """Run the captured eval graph with the removed slices of all tensors at zero, in float64."""
+
+    def __init__(self, structure: Structure, remove: Removal) -> None:
+        super().__init__(structure.captured.module, garbage_collect_values=True)
+        self.structure = structure
+        self.gone = structure.gone(remove)[structure.solution.labels]
+        self.rewritten = rewrite(structure, structure.captured, self.gone)
+        self.adapted = {
+            entry.node
+            for entry in structure.tracer.adapted
+            if self.gone[entry.ids].any() and entry.node.graph is structure.captured.module.graph
+        }
+        self.zeroed = {
+            name: self._zero(name, tensor)
+            for name, tensor in _tensors(structure.captured.module).items()
+        }
+
+    def _zero(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        name = self.structure.aliases.get(name, name)
+        value = self.structure.tracer.tensors.get(name)
+        tensor = double(tensor.detach().clone())
+        for dim, ids in enumerate(value or ()):
+            lost = self.gone[np.abs(ids)]
+            if lost.any():
+                tensor.index_fill_(dim, torch.from_numpy(np.flatnonzero(lost)), 0)
+        return tensor
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Zeroed tensors in place of the model's."""
+        return self.zeroed[target] if target in self.zeroed else super().get_attr(
+            target, args, kwargs
+        )
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Adapted nodes on survivors, all others as they are."""
+        if n.target is torch.ops.aten._assert_tensor_metadata.default:
+            return None
+        return self._on_survivors(n) if n in self.adapted else super().run_node(n)
+
+    def _on_survivors(self, node: fx.Node) -> Any:
+        new = self.rewritten.nodes[node]
+        values = self.structure.tracer.values
+        back: dict[fx.Node, Any] = {}
+        for operand, copy in zip(node.all_input_nodes, new.all_input_nodes, strict=False):
+            tensor, value = self.env[operand], values.get(operand)
+            if isinstance(tensor, torch.Tensor) and isinstance(value, Value):
+                for dim, index in enumerate(survivors(value, self.gone)):
+                    if len(index) < tensor.shape[dim] and len(value[dim]) == tensor.shape[dim]:
+                        tensor = tensor.index_select(dim, torch.from_numpy(index))
+            back[copy] = tensor
+        args = fx.map_arg(new.args, lambda n: back[n])
+        kwargs = fx.map_arg(new.kwargs, lambda n: back[n])
+        assert callable(new.target)
+        result = new.target(*args, **kwargs)
+        if isinstance(result, torch.Tensor):
+            return self._among_zeros(result, values[node])
+        return type(result)(
+            self._among_zeros(part, value) if isinstance(part, torch.Tensor) else part
+            for part, value in zip(result, values[node], strict=True)
+        )
+
+    def _among_zeros(self, tensor: torch.Tensor, value: Value) -> torch.Tensor:
+        for dim, index in enumerate(survivors(value, self.gone)):
+            size = len(value[dim])
+            if len(index) < size:
+                shape = [*tensor.shape[:dim], size, *tensor.shape[dim + 1 :]]
+                full = tensor.new_zeros(shape)
+                tensor = full.index_copy(dim, torch.from_numpy(index), tensor)
+        return tensor
+
+
+def zeroed_outputs(structure: Structure, remove: Removal, arguments: Any) -> list[torch.Tensor]:
+    """Flat outputs of the zeroed dense model in float64; ``arguments`` is (args, kwargs)."""
+    flat = pytree.tree_leaves(double(arguments))
+    reference = ZeroedReference(structure, remove)
+    with torch.no_grad(), InDouble():
+        output = fx.Interpreter.run(reference, *flat, enable_io_processing=False)
+    return [t for t in pytree.tree_leaves(output) if isinstance(t, torch.Tensor)]
+
+
+def _tensors(module: torch.nn.Module) -> Mapping[str, torch.Tensor]:
+    return {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }

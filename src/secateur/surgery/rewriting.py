@@ -1,0 +1,212 @@
+"""Write every literal size of a captured graph anew, from the ids that survive."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from secateur.structure.capture import Captured
+from secateur.structure.structure import Structure
+from secateur.structure.tracer import Count, Value, constant_nodes
+
+aten = torch.ops.aten
+
+# Sizes that torch infers when they are written as -1.
+_INFERRED = frozenset({"size", "shape", "sizes"})
+
+
+@dataclass(frozen=True, eq=False)
+class Rewritten:
+    """A rewritten graph.
+
+    graph:     over the names of the dense model; it expects sliced tensors under them.
+    nodes:     node of the captured graph -> node of the rewritten one.
+    constants: index tensors that the rewriting brought in, by name.
+    scaled:    attention nodes whose implicit scale was written out (rewritten nodes).
+    """
+
+    graph: fx.Graph
+    nodes: Mapping[fx.Node, fx.Node]
+    constants: Mapping[str, torch.Tensor]
+    scaled: tuple[fx.Node, ...] = field(default=())
+
+
+def rewrite(
+    structure: Structure, captured: Captured, gone: np.ndarray, pure: bool = False
+) -> Rewritten:
+    """Copy the captured graph with all literals as they are after the removal.
+
+    gone: bool [ids]. pure: leave the implicit scale of attention to the new width.
+    """
+    source = captured.module.graph
+    graph = fx.Graph()
+    nodes: dict[fx.Node, Any] = {}
+    output = graph.graph_copy(source, nodes)
+    graph.output(output)
+    constants: dict[str, torch.Tensor] = {}
+    for node in source.nodes:
+        if node.target is aten._assert_tensor_metadata.default:
+            graph.erase_node(nodes.pop(node))
+    for count in structure.tracer.counts:
+        if count.node.graph is source:
+            _write(graph, nodes[count.node], count, gone, constants)
+    scaled = []
+    for node in source.nodes:
+        if node.target is aten.scaled_dot_product_attention.default:
+            width = structure.tracer.values[node.args[0]][-1]
+            if not pure and node.kwargs.get("scale") is None and gone[np.abs(width)].any():
+                new = nodes[node]
+                new.kwargs = {**new.kwargs, "scale": 1.0 / float(len(width)) ** 0.5}
+                scaled.append(new)
+    _slice_constants(structure, source, graph, nodes, gone, constants)
+    graph.lint()
+    return Rewritten(graph, nodes, constants, tuple(scaled))
+
+
+def _write(
+    graph: fx.Graph,
+    node: fx.Node,
+    count: Count,
+    gone: np.ndarray,
+    constants: dict[str, torch.Tensor],
+) -> None:
+    lost = gone[count.ids]
+    if count.kind == "pieces":
+        _write_pieces(node, [int((~gone[piece]).sum()) for piece in count.pieces])
+        return
+    if not lost.any():
+        return
+    if count.kind == "lookup":
+        _write_lookup(graph, node, count, lost, constants)
+        return
+    old = _argument(node, count.argument)
+    value = old if count.item is None else old[count.item]
+    new: Any = int((~lost).sum())
+    if isinstance(value, fx.Node):  # a symbolic size: the batch times what leaves
+        with graph.inserting_before(node):
+            product = graph.call_function(operator.mul, (value, new))
+            new = graph.call_function(operator.floordiv, (product, len(lost)))
+    elif value == -1 and count.argument in _INFERRED:
+        return
+    if count.item is not None:
+        new = [new if place == count.item else item for place, item in enumerate(old)]
+    _set_argument(node, count.argument, new)
+
+
+def _write_pieces(node: fx.Node, sizes: list[int]) -> None:
+    """Keep chunk and split where they still cut these sizes; write the sizes out otherwise."""
+    operand, dim = node.args[0], _argument(node, "dim")
+    total = sum(sizes)
+    if node.target is aten.chunk.default:
+        width = -(-total // int(_argument(node, "chunks")))
+        if sizes == _cut(total, width):
+            return
+    elif node.target is aten.split.Tensor:
+        if sizes == _cut(total, int(_argument(node, "split_size"))):
+            return
+        if sizes == _cut(total, sizes[0]):
+            _set_argument(node, "split_size", sizes[0])
+            return
+    node.target = aten.split_with_sizes.default
+    node.args = (operand, sizes, 0 if dim is None else dim)
+    node.kwargs = {}
+
+
+def _cut(total: int, width: int) -> list[int]:
+    return [min(width, total - start) for start in range(0, total, width)] if width else []
+
+
+def _write_lookup(
+    graph: fx.Graph,
+    node: fx.Node,
+    count: Count,
+    lost: np.ndarray,
+    constants: dict[str, torch.Tensor],
+) -> None:
+    """Positions into a dimension become ranks among its survivors."""
+    assert count.chosen is not None
+    rank = np.cumsum(~lost) - 1
+    chosen = count.chosen[~lost[count.chosen]]
+    with graph.inserting_before(node):
+        index = _constant(graph, torch.from_numpy(rank[chosen]), constants)
+    if node.target is aten.slice.Tensor:  # a strided slice has no strided counterpart
+        dim = _argument(node, "dim")
+        node.target = aten.index_select.default
+        node.args = (node.args[0], 0 if dim is None else dim, index)
+        node.kwargs = {}
+    elif count.item is not None:
+        entries = list(_argument(node, count.argument))
+        entries[count.item] = index
+        _set_argument(node, count.argument, entries)
+    else:
+        _set_argument(node, count.argument, index)
+
+
+def _slice_constants(
+    structure: Structure,
+    source: fx.Graph,
+    graph: fx.Graph,
+    nodes: dict[fx.Node, fx.Node],
+    gone: np.ndarray,
+    constants: dict[str, torch.Tensor],
+) -> None:
+    """Select the survivors of a constant where it enters the computation."""
+    tracer = structure.tracer
+    constant = constant_nodes(source, tracer.tensors.keys() | tracer.aliases.keys())
+    for node, value in tracer.constants.items():
+        if node.graph is not source:
+            continue
+        last = nodes[node]
+        entering = [nodes[user] for user in node.users if user not in constant]
+        for dim, ids in enumerate(value):
+            lost = gone[np.abs(ids)]
+            if not lost.any():
+                continue
+            following = last.next
+            with graph.inserting_before(following):
+                index = _constant(graph, torch.from_numpy(np.flatnonzero(~lost)), constants)
+                last = graph.call_function(aten.index_select.default, (last, dim, index))
+        if last is not nodes[node]:
+            for user in entering:
+                user.replace_input_with(nodes[node], last)
+
+
+def _constant(
+    graph: fx.Graph, value: torch.Tensor, constants: dict[str, torch.Tensor]
+) -> fx.Node:
+    name = f"_survivors_{len(constants)}"
+    constants[name] = value
+    return graph.get_attr(name)
+
+
+def _position(node: fx.Node, argument: str) -> int:
+    names = [a.name for a in node.target._schema.arguments]  # type: ignore[union-attr]
+    return names.index(argument)
+
+
+def _argument(node: fx.Node, argument: str) -> Any:
+    if argument in node.kwargs:
+        return node.kwargs[argument]
+    place = _position(node, argument)
+    return node.args[place] if place < len(node.args) else None
+
+
+def _set_argument(node: fx.Node, argument: str, value: Any) -> None:
+    place = _position(node, argument)
+    if argument not in node.kwargs and place < len(node.args):
+        node.args = (*node.args[:place], value, *node.args[place + 1 :])
+    elif argument not in node.kwargs and place == len(node.args):
+        node.args = (*node.args, value)
+    else:
+        node.kwargs = {**node.kwargs, argument: value}
+
+
+def survivors(value: Value, gone: np.ndarray) -> list[np.ndarray]:
+    """Surviving positions of every dimension of a value."""
+    return [np.flatnonzero(~gone[np.abs(ids)]) for ids in value]

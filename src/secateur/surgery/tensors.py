@@ -1,0 +1,59 @@
+"""Slices of parameters and buffers, ties kept."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from secateur.structure.structure import Removal, Structure
+
+
+def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """All parameters and buffers, tied names included."""
+    return dict(
+        [
+            *model.named_parameters(remove_duplicate=False),
+            *model.named_buffers(remove_duplicate=False),
+        ]
+    )
+
+
+def transient_buffers(model: nn.Module) -> frozenset[str]:
+    """Names of the buffers that are not part of the state dict."""
+    return frozenset(
+        f"{path}.{leaf}" if path else leaf
+        for path, module in model.named_modules(remove_duplicate=False)
+        for leaf in module._non_persistent_buffers_set
+    )
+
+
+def sliced(
+    model: nn.Module, structure: Structure, remove: Removal
+) -> dict[str, torch.Tensor | nn.Parameter]:
+    """New tensors by name after the removal; tied names hold the same new tensor."""
+    kept = structure.kept(remove)
+    made: dict[str, torch.Tensor | nn.Parameter] = {}
+    result: dict[str, torch.Tensor | nn.Parameter] = {}
+    for name, tensor in named_tensors(model).items():
+        canonical = structure.aliases.get(name, name)
+        if canonical not in made:
+            made[canonical] = _slice(tensor, canonical, structure, kept)
+        result[name] = made[canonical]
+    return result
+
+
+def _slice(
+    tensor: torch.Tensor,
+    name: str,
+    structure: Structure,
+    kept: dict,
+) -> torch.Tensor | nn.Parameter:
+    new = tensor.detach()
+    for dim in range(tensor.dim()):
+        index = kept.get((name, dim))
+        if index is not None:
+            new = new.index_select(dim, torch.from_numpy(index).to(new.device))
+    new = new.clone(memory_format=torch.preserve_format)
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(new, requires_grad=tensor.requires_grad)
+    return new

@@ -1,0 +1,35 @@
+"""What all tests share: one thread, a fixed hypothesis profile, ``--regenerate``, torchvision."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+import torch
+from hypothesis import settings
+
+from torchvision_shim import import_torchvision
+
+torch.set_num_threads(1)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--regenerate",
+        action="store_true",
+        help="write the golden files anew instead of comparing with them",
+    )
+
+
+@pytest.fixture(scope="session")
+def regenerate(request: pytest.FixtureRequest) -> bool:
+    """Whether golden files are to be written instead of compared with."""
+    return request.config.getoption("--regenerate")
+
+
+@pytest.fixture(scope="session")
+def torchvision() -> ModuleType:
+    """torchvision, also where its compiled operators do not match torch."""
+    return import_torchvision()

@@ -1,0 +1,219 @@
+"""Every net of the zoo: its groups are those written by hand, and removing equals zeroing."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+import secateur as sc
+from oracle import call, compare, largest, leaves, randomise, zeroed
+from zoo import ZOO, Entry
+
+SEEDS = (0, 1, 2)
+TOLERANCE = 1e-6  # float64, relative to what pruning changes at all
+NOTICEABLE = 1e-3  # least effect of a plan, and least error of a wrong one
+
+Plan = dict[str, list[int]]
+Slices = dict[tuple[str, int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A randomised net with its inputs and structure, and what it looked like before."""
+
+    entry: Entry
+    model: nn.Module
+    inputs: Any
+    structure: sc.Structure
+    state: dict[str, torch.Tensor]
+    description: str
+
+
+@cache
+def subject(name: str) -> Subject:
+    """The net in float64, traced once for all tests of this file."""
+    entry = ZOO[name]
+    torch.manual_seed(0)
+    model = randomise(entry.build(), seed=0)
+    inputs = pytree.tree_map_only(
+        torch.Tensor, lambda x: x.double() if x.is_floating_point() else x, entry.inputs()
+    )
+    state = {key: value.clone() for key, value in everything(model).items()}
+    description = repr(model)
+    return Subject(entry, model, inputs, sc.trace(model, inputs), state, description)
+
+
+def everything(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers, also the buffers that a state dict leaves out."""
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+def signature(size: int, members: dict[str, int], exact: bool) -> str:
+    """A group as one line of text, so that multisets can be compared and read."""
+    listed = ", ".join(f"{member} x{k}" for member, k in sorted(members.items()))
+    return f"{size} units{'' if exact else ' (adapted)'}: {listed}"
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_groups_are_those_written_by_hand(name: str) -> None:
+    found = Counter()
+    for group in subject(name).structure.groups:
+        members = Counter(f"{m.tensor}:{m.dim}" for m in group.members)
+        assert max(members.values()) == 1, f"{group.name} lists a tensor dimension twice"
+        for m in group.members:
+            assert m.index.shape[0] == group.size == np.unique(m.index, axis=0).shape[0]
+        widths = {f"{m.tensor}:{m.dim}": m.index.shape[1] for m in group.members}
+        found[signature(group.size, widths, group.exact)] += 1
+    expected = Counter(signature(g.size, dict(g.members), g.exact) for g in ZOO[name].groups)
+    missing, surplus = expected - found, found - expected
+    lines = [f"expected, not found  {line}" for line in sorted(missing.elements())]
+    lines += [f"found, not expected  {line}" for line in sorted(surplus.elements())]
+    if lines:
+        lines += [f"frozen {f.tensor}:{f.dim} by {f.op}" for f in subject(name).structure.frozen]
+        pytest.fail(f"{name}\n" + "\n".join(lines), pytrace=False)
+
+
+def removed_slices(structure: sc.Structure, plan: Plan) -> Slices:
+    """Indices of every tensor dimension that leave, from the members of the groups alone."""
+    lists: dict[tuple[str, int], list[np.ndarray]] = {}
+    for name, units in plan.items():
+        for member in structure.group(name).members:
+            indices = lists.setdefault((member.tensor, member.dim), [])
+            indices.append(member.index[units].ravel())
+    return {key: np.unique(np.concatenate(value)) for key, value in lists.items()}
+
+
+def reference(net: Subject, plan: Plan) -> nn.Module:
+    """The zeroed copy, with the net's own statistics over the survivors."""
+    removed = removed_slices(net.structure, plan)
+    model = zeroed(net.model, removed)
+    if net.entry.adapted_reference is None:
+        return model
+    kept = {
+        (tensor, dim): np.setdiff1d(np.arange(net.state[tensor].shape[dim]), indices)
+        for (tensor, dim), indices in removed.items()
+    }
+    return net.entry.adapted_reference(model, kept)
+
+
+def draw(net: Subject, seed: int) -> tuple[Plan, nn.Module]:
+    """Some units of some groups, at least one unit of each left, and the zeroed copy.
+
+    A plan whose effect cannot be noticed is drawn again: it would prove nothing.
+    """
+    generator = np.random.default_rng(seed)
+    groups = net.structure.groups
+    for _ in range(10):
+        chosen = generator.permutation(len(groups))[: generator.integers(1, len(groups) + 1)]
+        plan: Plan = {}
+        for group in (groups[i] for i in sorted(chosen)):
+            count = int(generator.integers(1, group.size))
+            plan[group.name] = sorted(generator.permutation(group.size)[:count].tolist())
+        model = reference(net, plan)
+        if compare(net.model, model, model, net.inputs).effect >= NOTICEABLE:
+            return plan, model
+    raise AssertionError(f"no plan of ten changes {net.entry.name} noticeably")
+
+
+def neighbour(net: Subject, plan: Plan, name: str) -> Plan:
+    """The plan with one removed unit of a group replaced by the nearest kept one."""
+    gone = plan[name]
+    kept = np.setdiff1d(np.arange(net.structure.group(name).size), gone)
+    pairs = [(abs(int(k) - g), g, int(k)) for g in gone for k in kept]
+    _, out, into = min(pairs)
+    return plan | {name: sorted({*gone, into} - {out})}
+
+
+def assert_sliced(net: Subject, pruned: nn.Module, plan: Plan) -> None:
+    """The removed slices are physically gone: shapes of all parameters, tied ones once."""
+    removed = removed_slices(net.structure, plan)
+    for (tensor, dim), kept in net.structure.kept(plan).items():
+        indices = removed.pop((tensor, dim))
+        size = net.state[tensor].shape[dim]
+        assert np.array_equal(kept, np.setdiff1d(np.arange(size), indices)), (tensor, dim)
+    assert not removed
+    wanted = Counter()
+    for tensor, parameter in net.model.named_parameters():
+        kept = net.structure.kept(plan)
+        wanted[
+            tuple(
+                len(kept.get((tensor, dim), range(size)))
+                for dim, size in enumerate(parameter.shape)
+            )
+        ] += 1
+    assert Counter(tuple(p.shape) for p in pruned.parameters()) == wanted
+
+
+def batch_of_three(inputs: Any) -> Any:
+    """The same inputs with their first sample once more at the end."""
+    return pytree.tree_map_only(torch.Tensor, lambda x: torch.cat([x, x[:1]]), inputs)
+
+
+def assert_trains(pruned: nn.Module, model: nn.Module, inputs: Any) -> None:
+    """Training mode agrees with the zeroed copy, and one step of descent moves the weights."""
+    copies = [copy.deepcopy(model).train() for _ in range(3)]
+    wanted, again, dense = ([x.detach() for x in leaves(call(m, inputs))] for m in copies)
+    pruned.train()
+    output = leaves(call(pruned, inputs))
+    if all(torch.equal(x, y) for x, y in zip(wanted, again, strict=True)):  # no dropout
+        size = max(float(x.abs().max()) for x in dense)
+        assert largest([x.detach() for x in output], wanted) <= TOLERANCE * size
+    parameters = [p for p in pruned.parameters() if p.requires_grad]
+    before = [p.detach().clone() for p in parameters]
+    sum(x.square().mean() for x in output).backward()
+    torch.optim.SGD(parameters, lr=1e-2).step()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in parameters)
+    assert any(not torch.equal(p, q) for p, q in zip(parameters, before, strict=True))
+
+
+def assert_untouched(net: Subject) -> None:
+    """The caller's model has its weights, attributes and mode, and got no gradients."""
+    now = everything(net.model)
+    assert now.keys() == net.state.keys()
+    assert all(torch.equal(now[key], net.state[key]) for key in now)
+    assert all(p.grad is None and p.requires_grad for p in net.model.parameters())
+    assert repr(net.model) == net.description
+
+
+def assert_exact(net: Subject, seed: int, method: str) -> None:
+    """A random plan by one surgery: removed equals zeroed, and a wrong plan would show."""
+    plan, model = draw(net, seed)
+    training = seed % 2 == 1
+    net.model.train(training)
+    pruned = sc.apply(net.model, sc.PruningPlan(remove=plan), net.inputs, method=method)
+    assert {m.training for m in [*net.model.modules(), *pruned.modules()]} == {training}
+    assert_sliced(net, pruned, plan)
+    for inputs in (net.inputs, batch_of_three(net.inputs)):
+        result = compare(net.model, pruned, model, inputs)
+        assert result.error <= TOLERANCE, f"{plan}: {result}"
+    wrong = (reference(net, neighbour(net, plan, name)) for name in plan)
+    worst = max(compare(net.model, pruned, other, net.inputs).error for other in wrong)
+    assert worst >= NOTICEABLE, f"{plan}: a wrong plan goes unnoticed, {worst}"
+    assert_trains(pruned, model, net.inputs)
+    assert_untouched(net)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", ZOO)
+def test_removed_equals_zeroed_by_graph_surgery(name: str, seed: int) -> None:
+    assert_exact(subject(name), seed, "graph")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", [e.name for e in ZOO.values() if e.module_surgery])
+def test_removed_equals_zeroed_by_module_surgery(name: str, seed: int) -> None:
+    assert_exact(subject(name), seed, "module")
+
+
+@pytest.mark.parametrize("name", [e.name for e in ZOO.values() if not e.module_surgery])
+def test_hard_coded_sizes_fall_back_to_graph_surgery(name: str) -> None:
+    assert_exact(subject(name), SEEDS[0], "auto")

@@ -1,0 +1,70 @@
+"""Recurrent layers: a hidden unit owns one row of every gate and one column of the recurrence."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .table import Entry, Expected, cols, floats, rows, tokens
+
+
+class Recurrent(nn.Module):
+    def __init__(self, rnn: nn.Module) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, 5)
+        self.rnn = rnn
+        self.head = nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(self.embed(x))[0][:, -1])
+
+
+class ElmanLoop(nn.Module):
+    """A recurrence unrolled by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into = nn.Linear(4, 8)
+        self.again = nn.Linear(8, 8, bias=False)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.tanh(self.into(x[:, 0]))
+        for step in range(1, x.shape[1]):
+            hidden = torch.tanh(self.into(x[:, step]) + self.again(hidden))
+        return self.head(hidden)
+
+
+def gates(count: int) -> tuple[Expected, ...]:
+    """The groups of ``Recurrent`` with ``count`` gates."""
+    return (
+        Expected(5, {"embed.weight:1": 1, "rnn.weight_ih_l0:1": 1}),
+        Expected(
+            7,
+            {
+                "rnn.weight_ih_l0:0": count,
+                "rnn.weight_hh_l0:0": count,
+                "rnn.weight_hh_l0:1": 1,
+                "rnn.bias_ih_l0:0": count,
+                "rnn.bias_hh_l0:0": count,
+            }
+            | cols("head"),
+        ),
+    )
+
+
+ENTRIES = (
+    Entry("lstm", lambda: Recurrent(nn.LSTM(5, 7, batch_first=True)), tokens(4, 11), gates(4)),
+    Entry("gru", lambda: Recurrent(nn.GRU(5, 7, batch_first=True)), tokens(4, 11), gates(3)),
+    Entry(
+        "elman_loop",
+        ElmanLoop,
+        floats(4, 4),
+        (
+            Expected(
+                8,
+                rows("into") | rows("again", bias=False) | cols("again") | cols("head"),
+            ),
+        ),
+    ),
+)

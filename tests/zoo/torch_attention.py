@@ -1,0 +1,152 @@
+"""Attention layers that come with torch."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .table import Entry, Expected, cols, floats, norm, rows, two_sequences
+
+
+class MultiheadBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(5, 12)
+        self.norm = nn.LayerNorm(12)
+        self.attention = nn.MultiheadAttention(12, 3, batch_first=True)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        y = self.norm(x)
+        return self.head(x + self.attention(y, y, y, need_weights=False)[0])
+
+
+class EncoderLayer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(5, 12)
+        self.layer = nn.TransformerEncoderLayer(12, 2, 20, batch_first=True)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(self.embed(x)))
+
+
+class CrossAttention(nn.Module):
+    """Keys and values come from a second input of another width; weights are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(5, 12)
+        self.attention = nn.MultiheadAttention(12, 3, kdim=7, vdim=7, batch_first=True)
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+        x = self.embed(x)
+        y, _ = self.attention(x, memory, memory)
+        return self.head(F.relu(x + y))
+
+
+ENTRIES = (
+    Entry(
+        "multihead_attention",
+        MultiheadBlock,
+        floats(6, 5),
+        (
+            Expected(
+                12,
+                rows("embed")
+                | norm("norm")
+                | {"attention.in_proj_weight:1": 1}
+                | rows("attention.out_proj")
+                | cols("head"),
+                exact=False,
+            ),
+            Expected(
+                3,
+                {"attention.in_proj_weight:0": 12, "attention.in_proj_bias:0": 12}
+                | cols("attention.out_proj", 4),
+            ),
+            Expected(4, {"attention.in_proj_weight:0": 6, "attention.in_proj_bias:0": 6}),
+            Expected(
+                4,
+                {"attention.in_proj_weight:0": 3, "attention.in_proj_bias:0": 3}
+                | cols("attention.out_proj", 3),
+            ),
+        ),
+        module_surgery=False,
+    ),
+    Entry(
+        "transformer_encoder_layer",
+        EncoderLayer,
+        floats(5, 5),
+        (
+            Expected(
+                12,
+                rows("embed")
+                | {"layer.self_attn.in_proj_weight:1": 1}
+                | rows("layer.self_attn.out_proj")
+                | norm("layer.norm1")
+                | cols("layer.linear1")
+                | rows("layer.linear2")
+                | norm("layer.norm2")
+                | cols("head"),
+                exact=False,
+            ),
+            Expected(20, rows("layer.linear1") | cols("layer.linear2")),
+            Expected(
+                2,
+                {"layer.self_attn.in_proj_weight:0": 18, "layer.self_attn.in_proj_bias:0": 18}
+                | cols("layer.self_attn.out_proj", 6),
+            ),
+            Expected(
+                6, {"layer.self_attn.in_proj_weight:0": 4, "layer.self_attn.in_proj_bias:0": 4}
+            ),
+            Expected(
+                6,
+                {"layer.self_attn.in_proj_weight:0": 2, "layer.self_attn.in_proj_bias:0": 2}
+                | cols("layer.self_attn.out_proj", 2),
+            ),
+        ),
+        module_surgery=False,
+    ),
+    Entry(
+        "cross_attention",
+        CrossAttention,
+        two_sequences,
+        (
+            Expected(
+                12,
+                rows("embed")
+                | {"attention.q_proj_weight:1": 1}
+                | rows("attention.out_proj")
+                | cols("head"),
+            ),
+            Expected(
+                3,
+                {
+                    "attention.q_proj_weight:0": 4,
+                    "attention.k_proj_weight:0": 4,
+                    "attention.v_proj_weight:0": 4,
+                    "attention.in_proj_bias:0": 12,
+                }
+                | cols("attention.out_proj", 4),
+            ),
+            Expected(
+                4,
+                {
+                    "attention.q_proj_weight:0": 3,
+                    "attention.k_proj_weight:0": 3,
+                    "attention.in_proj_bias:0": 6,
+                },
+            ),
+            Expected(
+                4,
+                {"attention.v_proj_weight:0": 3, "attention.in_proj_bias:0": 3}
+                | cols("attention.out_proj", 3),
+            ),
+        ),
+        module_surgery=False,
+    ),
+)
