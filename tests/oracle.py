@@ -63,19 +63,19 @@ class SurvivorNorm(nn.Module):
 
     def __init__(self, dense: nn.LayerNorm | nn.RMSNorm, alive: Tensor) -> None:
         super().__init__()
-        self.dense, self.centred = dense, isinstance(dense, nn.LayerNorm)
+        self.centred, self.eps = isinstance(dense, nn.LayerNorm), dense.eps
+        self.weight, self.bias = dense.weight, getattr(dense, "bias", None)
         self.register_buffer("alive", alive)
 
     def forward(self, x: Tensor) -> Tensor:
         alive = self.get_buffer("alive").to(x.dtype)
         dims = tuple(range(-alive.dim(), 0))
-        epsilon = torch.finfo(x.dtype).eps if self.dense.eps is None else self.dense.eps
+        epsilon = torch.finfo(x.dtype).eps if self.eps is None else self.eps
         if self.centred:
             x = x - (x * alive).sum(dims, keepdim=True) / alive.sum()
         square = (x.square() * alive).sum(dims, keepdim=True) / alive.sum()
-        y = x * torch.rsqrt(square + epsilon) * self.dense.weight
-        bias = getattr(self.dense, "bias", None)
-        return y if bias is None else y + bias
+        y = x * torch.rsqrt(square + epsilon) * self.weight
+        return y if self.bias is None else y + self.bias
 
 
 class SurvivorGroupNorm(nn.Module):

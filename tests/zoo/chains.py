@@ -133,7 +133,7 @@ class InPlace(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv3(self.act2(self.conv2(self.act1(self.conv1(x)))))
-        y.relu_().mul_(2.0)
+        y.mul_(2.0).relu_()
         return self.head(y.mean((2, 3)))
 
 

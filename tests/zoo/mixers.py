@@ -59,12 +59,27 @@ class GatedMlp(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(5, 18)
         self.norm = nn.LayerNorm(9)
+        self.mix = nn.Linear(6, 6)
+        self.fc2 = nn.Linear(9, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = F.gelu(self.fc1(x)).chunk(2, dim=-1)
+        gate = self.mix(self.norm(gate).transpose(1, 2)).transpose(1, 2)
+        return self.fc2(value * gate)
+
+
+class PointwiseTokens(nn.Module):
+    """The same, with the tokens mixed by a convolution of kernel one along the features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(5, 18)
         self.mix = nn.Conv1d(6, 6, 1)
         self.fc2 = nn.Linear(9, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = F.gelu(self.fc1(x)).chunk(2, dim=-1)
-        return self.fc2(value * self.mix(self.norm(gate)))
+        return self.fc2(value * self.mix(gate))
 
 
 class ConvNeXt(nn.Module):
@@ -185,6 +200,12 @@ ENTRIES = (
         GatedMlp,
         floats(6, 5),
         (Expected(9, rows("fc1", 2) | norm("norm") | cols("fc2"), exact=False),),
+    ),
+    Entry(
+        "gated_mlp_pointwise",
+        PointwiseTokens,
+        floats(6, 5),
+        (Expected(9, rows("fc1", 2) | cols("fc2")),),
     ),
     Entry(
         "convnext",

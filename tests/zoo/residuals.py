@@ -51,8 +51,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.stem(x))
-        x += self.conv3(F.relu(self.conv2(F.relu(self.conv1(x)))))
-        return self.head(F.relu(x))
+        y = self.conv3(F.relu(self.conv2(F.relu(self.conv1(x)))))
+        y += x
+        return self.head(F.relu(y))
 
 
 class PreActivation(nn.Module):

@@ -112,12 +112,9 @@ def _restore(model: nn.Module, buffers: dict[str, torch.Tensor]) -> None:
 
 
 def _by_argument(model: nn.Module, shapes: Any) -> Any:
-    """export wants the dynamic shapes of keyword arguments by name, positional ones in order."""
+    """export wants the dynamic shapes by the names of forward's arguments."""
     args, kwargs = shapes
-    if not kwargs:
-        return args
-    names = list(inspect.signature(model.forward).parameters)
-    return {**dict(zip(names, args, strict=False)), **kwargs}
+    return dict(inspect.signature(model.forward).bind(*args, **kwargs).arguments)
 
 
 def _is_symbolic(node: fx.Node) -> bool:

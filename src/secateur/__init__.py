@@ -1,0 +1,73 @@
+"""Secateur makes neural networks smaller and faster, and proves that nothing else changed.
+
+Names are imported when they are first used, so that ``import secateur`` loads no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from secateur.errors import (
+        BudgetError,
+        CaptureError,
+        InputError,
+        NotExact,
+        PlanError,
+        PlanMismatch,
+        SecateurError,
+        SurgeryError,
+    )
+    from secateur.planning import PruningPlan
+    from secateur.structure.groups import Frozen, Group, Member
+    from secateur.structure.structure import Structure, trace
+    from secateur.surgery.applying import apply
+    from secateur.surgery.storing import load, save
+    from secateur.verification import Verdict, verify
+
+_PLACES = {
+    "secateur.errors": (
+        "BudgetError", "CaptureError", "InputError", "NotExact", "PlanError", "PlanMismatch",
+        "SecateurError", "SurgeryError",
+    ),
+    "secateur.planning": ("PruningPlan",),
+    "secateur.structure.groups": ("Frozen", "Group", "Member"),
+    "secateur.structure.structure": ("Structure", "trace"),
+    "secateur.surgery.applying": ("apply",),
+    "secateur.surgery.storing": ("load", "save"),
+    "secateur.verification": ("Verdict", "verify"),
+}  # fmt: skip
+_HOME = {name: place for place, names in _PLACES.items() for name in names}
+
+__all__ = [
+    "BudgetError",
+    "CaptureError",
+    "Frozen",
+    "Group",
+    "InputError",
+    "Member",
+    "NotExact",
+    "PlanError",
+    "PlanMismatch",
+    "PruningPlan",
+    "SecateurError",
+    "Structure",
+    "SurgeryError",
+    "Verdict",
+    "apply",
+    "load",
+    "save",
+    "trace",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'secateur' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,214 @@
+"""``save`` and ``load``: safetensors, the plan, and how it was applied. Nothing is unpickled.
+
+A folder holds ``plan.json``, ``model.safetensors``, ``surgery.json`` and, after graph surgery,
+``graph.json``. After module surgery ``load`` needs the function that builds the dense model;
+after graph surgery the graph alone is enough.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from secateur.errors import InputError, PlanMismatch, SurgeryError
+from secateur.planning import PruningPlan
+from secateur.surgery.applying import Origin, apply, origin_of
+from secateur.surgery.graph_model import GraphModel
+from secateur.surgery.graph_text import program_from_json, program_to_json
+from secateur.surgery.mending import mend
+from secateur.surgery.module import install
+from secateur.surgery.tensors import named_tensors, transient_buffers
+
+SCHEMA = "secateur.model/1"
+
+
+def save(pruned: nn.Module, folder: str | os.PathLike[str]) -> Path:
+    """Write a pruned model; returns the folder. Every file is replaced in one step.
+
+    Errors: InputError for a model that ``apply`` did not make.
+    """
+    origin = origin_of(pruned)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "kind": origin.kind,
+        "edits": {path: {k: _plain(v) for k, v in e.items()} for path, e in origin.edits.items()},
+        "inputs": [[list(shape), kind] for shape, kind in origin.inputs],
+        "notes": list(origin.notes),
+        "transient": sorted(transient_buffers(pruned)),
+        "trainable": sorted(n for n, p in pruned.named_parameters() if p.requires_grad),
+    }
+    tensors, document["aliases"] = _unique_tensors(pruned)
+    if isinstance(pruned, GraphModel):
+        document["parameters"] = sorted(dict(pruned.named_parameters(remove_duplicate=False)))
+        try:
+            programs = {
+                "train" if training else "eval": program_to_json(program)
+                for training, program in pruned.programs.items()
+            }
+            write_text(folder / "graph.json", json.dumps(programs, separators=(",", ":")))
+        except SurgeryError as error:  # load will capture the user's model again
+            document["notes"].append(f"the graph was not stored: {error}")
+            (folder / "graph.json").unlink(missing_ok=True)
+    elif (folder / "graph.json").exists():
+        (folder / "graph.json").unlink()
+    write_tensors(folder / "model.safetensors", tensors)
+    origin.plan.save(folder / "plan.json")
+    write_text(folder / "surgery.json", json.dumps(document, indent=1) + "\n")
+    return folder
+
+
+def load(
+    folder: str | os.PathLike[str], build_model: Callable[[], nn.Module] | None = None
+) -> nn.Module:
+    """The pruned model of a folder, with bit-equal outputs.
+
+    build_model: builds the dense model; needed after module surgery.
+    Errors: InputError for a missing or broken file; PlanMismatch when the built model is another.
+    """
+    folder = Path(folder)
+    document = _read_document(folder / "surgery.json")
+    plan = PruningPlan.load(folder / "plan.json")
+    tensors = read_tensors(folder / "model.safetensors")
+    tensors |= {name: tensors[first] for name, first in document["aliases"].items()}
+    inputs = tuple((tuple(shape), kind) for shape, kind in document["inputs"])
+    origin = Origin(plan, document["kind"], document["edits"], inputs, tuple(document["notes"]))
+    if document["kind"] == "graph" and (folder / "graph.json").exists():
+        model = _from_graph(folder, document, tensors)
+    elif build_model is None:
+        raise InputError(
+            f"{folder} holds the weights of your own class; give load the function that builds "
+            "the dense model"
+        )
+    elif document["kind"] == "graph":
+        model = apply(build_model(), plan, _example(inputs), "graph")
+        model.load_state_dict(tensors, strict=False)
+    else:
+        model = _from_module(build_model(), plan, document, tensors)
+    vars(model)["secateur_origin"] = origin
+    return model
+
+
+def _from_module(
+    model: nn.Module, plan: PruningPlan, document: dict[str, Any], tensors: dict[str, torch.Tensor]
+) -> nn.Module:
+    own = named_tensors(model)
+    for name, shape in plan.tensors.items():
+        if name not in own:
+            raise PlanMismatch(f"the built model has no tensor '{name}'; build the dense model")
+        if tuple(own[name].shape) != tuple(shape):
+            raise PlanMismatch(
+                f"'{name}' of the built model is {tuple(own[name].shape)}, the plan was made for "
+                f"{tuple(shape)}; build the dense model"
+            )
+    trainable = set(document["trainable"])
+    made: dict[int, nn.Parameter] = {}
+    new: dict[str, torch.Tensor | nn.Parameter] = {}
+    for name, tensor in tensors.items():
+        if name not in own:
+            raise PlanMismatch(f"the built model has no tensor '{name}'; build the dense model")
+        if isinstance(own[name], nn.Parameter):
+            parameter = made.setdefault(id(tensor), nn.Parameter(tensor, name in trainable))
+            new[name] = parameter
+        else:
+            new[name] = tensor
+    install(model, new)
+    mend(model, {p: {k: _unplain(v) for k, v in e.items()} for p, e in document["edits"].items()})
+    return model
+
+
+def _from_graph(
+    folder: Path, document: dict[str, Any], tensors: dict[str, torch.Tensor]
+) -> GraphModel:
+    text = _read_json(folder / "graph.json")
+    programs = {key == "train": program_from_json(value) for key, value in text.items()}
+    trainable, parameters = set(document["trainable"]), set(document["parameters"])
+    made: dict[int, nn.Parameter] = {}
+    holders: dict[str, torch.Tensor | nn.Parameter] = {}
+    for name, tensor in tensors.items():
+        if name in parameters:
+            parameter = nn.Parameter(tensor, name in trainable)
+            holders[name] = made.setdefault(id(tensor), parameter)
+        else:
+            holders[name] = tensor
+    model = GraphModel(programs, holders, document["transient"], tuple(document["notes"]))
+    return model.eval()
+
+
+def _unique_tensors(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors without their ties, and tied name -> first name."""
+    first: dict[int, str] = {}
+    unique: dict[str, torch.Tensor] = {}
+    aliases: dict[str, str] = {}
+    for name, tensor in named_tensors(model).items():
+        known = first.setdefault(id(tensor), name)
+        if known == name:
+            unique[name] = tensor.detach().cpu().contiguous()
+        else:
+            aliases[name] = known
+    return unique, aliases
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """safetensors, replaced in one step."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file({name: t.clone() for name, t in tensors.items()}, partial)
+    os.replace(partial, path)
+
+
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file. Errors: InputError for a missing or broken one."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise InputError(
+            f"{path} is not a whole safetensors file ({error}); write or copy it again"
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file, replaced in one step."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _read_json(path: Path) -> Any:
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; give the folder that secateur.save wrote")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not whole JSON ({error}); write or copy it again") from error
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    document = _read_json(path)
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise InputError(f"{path} is not a description of a pruned model ({SCHEMA})")
+    return document
+
+
+def _example(inputs: tuple[tuple[tuple[int, ...], str], ...]) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.zeros(shape, dtype=getattr(torch, kind)) for shape, kind in inputs)
+
+
+def _plain(value: Any) -> Any:
+    return {"tuple": list(value)} if isinstance(value, tuple) else value
+
+
+def _unplain(value: Any) -> Any:
+    return tuple(value["tuple"]) if isinstance(value, dict) else value
