@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -183,7 +183,7 @@ def assert_untouched(net: Subject) -> None:
     assert repr(net.model) == net.description
 
 
-def assert_exact(net: Subject, seed: int, method: str) -> None:
+def assert_exact(net: Subject, seed: int, method: Literal["auto", "module", "graph"]) -> None:
     """A random plan by one surgery: removed equals zeroed, and a wrong plan would show."""
     plan, model = draw(net, seed)
     training = seed % 2 == 1
@@ -214,5 +214,5 @@ def test_removed_equals_zeroed_by_module_surgery(name: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", [e.name for e in ZOO.values() if not e.module_surgery])
-def test_hard_coded_sizes_fall_back_to_graph_surgery(name: str) -> None:
+def test_auto_is_exact_where_sizes_are_hard_coded(name: str) -> None:
     assert_exact(subject(name), SEEDS[0], "auto")

@@ -124,8 +124,8 @@ ENTRIES = (
                 exact=False,
             ),
             Expected(3, rows("attention.qkv", 12) | cols("attention.proj", 4)),  # heads
-            Expected(4, rows("attention.qkv", 6)),  # query-key dimensions
-            Expected(4, rows("attention.qkv", 3) | cols("attention.proj", 3)),  # value dimensions
+            # (3, heads, dim) is a rectangle: a dimension leaves query, key and value alike
+            Expected(4, rows("attention.qkv", 9) | cols("attention.proj", 3)),
         ),
         module_surgery=False,
     ),

@@ -68,10 +68,10 @@ ENTRIES = (
                 {"attention.in_proj_weight:0": 12, "attention.in_proj_bias:0": 12}
                 | cols("attention.out_proj", 4),
             ),
-            Expected(4, {"attention.in_proj_weight:0": 6, "attention.in_proj_bias:0": 6}),
+            # (3, heads * dim) is a rectangle: a dimension leaves query, key and value alike
             Expected(
                 4,
-                {"attention.in_proj_weight:0": 3, "attention.in_proj_bias:0": 3}
+                {"attention.in_proj_weight:0": 9, "attention.in_proj_bias:0": 9}
                 | cols("attention.out_proj", 3),
             ),
         ),
@@ -101,11 +101,8 @@ ENTRIES = (
                 | cols("layer.self_attn.out_proj", 6),
             ),
             Expected(
-                6, {"layer.self_attn.in_proj_weight:0": 4, "layer.self_attn.in_proj_bias:0": 4}
-            ),
-            Expected(
                 6,
-                {"layer.self_attn.in_proj_weight:0": 2, "layer.self_attn.in_proj_bias:0": 2}
+                {"layer.self_attn.in_proj_weight:0": 6, "layer.self_attn.in_proj_bias:0": 6}
                 | cols("layer.self_attn.out_proj", 2),
             ),
         ),

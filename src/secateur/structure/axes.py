@@ -101,8 +101,7 @@ class Axes:
             shape[axis] = size
             if (grid == line.reshape(shape)).all():  # the grid varies along one axis only
                 return [
-                    line.copy() if d == axis else np.zeros(n, np.int64)
-                    for d, n in enumerate(sizes)
+                    line.copy() if d == axis else np.zeros(n, np.int64) for d, n in enumerate(sizes)
                 ]
         moving = [axis for axis, size in enumerate(sizes) if size > 1]
         sign = -1 if (flat < 0).any() else 1

@@ -23,8 +23,8 @@ from torch.utils import _pytree as pytree
 from secateur.errors import CaptureError
 from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size, is_batched, repeated
 
-_TORCH = str(Path(torch.__file__).parent)
-_HERE = str(Path(__file__).parent.parent)
+_TORCH = f"{Path(torch.__file__).parent}/"
+_HERE = f"{Path(__file__).parent.parent}/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +152,7 @@ def inline_grad_modes(module: fx.GraphModule) -> None:
         graph.erase_node(node)
         if not body_node.users:
             graph.erase_node(body_node)
-    graph.eliminate_dead_code(lambda n: n.op != "get_attr" or bool(n.users))
+    graph.eliminate_dead_code()
     module.recompile()
 
 

@@ -38,9 +38,14 @@ class Trail:
 
 def trail(tracer: Tracer, solution: Solution, start: int, goal: int) -> Trail:
     """Shortest path from one id to another over ``same`` and ``product``."""
-    if start == 0 or goal == 0 or solution.frozen in (
-        solution.labels[start],
-        solution.labels[goal],
+    if (
+        start == 0
+        or goal == 0
+        or solution.frozen
+        in (
+            solution.labels[start],
+            solution.labels[goal],
+        )
     ):
         return Trail(False, ())
     if start == goal:

@@ -50,6 +50,4 @@ def repeated(arguments: Any, size: int) -> Any:
     """A batch of 1 repeated to ``size``; other batches are returned as they are."""
     if batch_size(arguments) != 1:
         return arguments
-    return map_tensors(
-        lambda t: t.repeat_interleave(size, 0) if is_batched(t) else t, arguments
-    )
+    return map_tensors(lambda t: t.repeat_interleave(size, 0) if is_batched(t) else t, arguments)

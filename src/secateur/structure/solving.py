@@ -3,9 +3,8 @@
 First a fixpoint: connected components over ``same``, then every product is looked at as a grid
 of classes; a factor whose slab touches what is pinned is pinned, a factor along which the grid
 does not vary only repeats and is pinned, a product with one moving factor becomes ``same``.
-Then closures: a class leaves -> the slabs of its factors leave -> factors whose whole slab is
-gone leave. A closure is a unit when every product it touches lost exactly whole slabs.
-Sums of dimension sizes, never of activations; all steps are vectorised over the units.
+Then closures (``closures.py``) say what leaves with each class that can leave.
+Sums of dimension sizes, never of activations.
 """
 
 from __future__ import annotations
@@ -13,9 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array
+from scipy.sparse import csr_array
 
 from secateur.structure.axes import Axes, Pin, Product, labels_of
+from secateur.structure.closures import closures
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ def solve(axes: Axes) -> Solution:
         pairs += new_pairs
         pins += new_pins
     frozen = int(labels[0])
-    units, refused = _closures(labels, frozen, products)
+    units, refused = closures(labels, frozen, products)
     return Solution(labels, frozen, units, tuple(pins), tuple(products), refused, tuple(pairs))
 
 
@@ -136,81 +136,3 @@ def _pin_repetitions(labels: np.ndarray, weak: np.ndarray, origin: int) -> list[
     strong[labels[~weak]] = True
     only = weak & ~strong[labels]
     return [Pin(np.flatnonzero(only), origin, "the dimension only repeats")] if only.any() else []
-
-
-def _closures(
-    labels: np.ndarray, frozen: int, products: list[Product]
-) -> tuple[csr_array, dict[int, int]]:
-    """Closures of all generating classes: bool [units, classes], and the refused classes."""
-    classes = int(labels.max()) + 1
-    generates = np.ones(classes, bool)
-    generates[frozen] = False
-    for product in products:
-        generates[labels[product.flat]] = False
-    generators = np.flatnonzero(generates)
-    ones = np.ones(len(generators), np.int32)
-    closure = csr_array(
-        (ones, (np.arange(len(generators)), generators)), shape=(len(generators), classes)
-    )
-    if not products:
-        return closure.astype(bool), {}
-
-    # slab[c, s] = 1 where class c lies in slab s; a slab belongs to one index of one factor.
-    rows, columns, owners = [], [], []
-    for product in products:
-        grid = labels[product.flat].reshape(product.sizes)
-        for axis, factor in enumerate(product.factors):
-            slabs = np.moveaxis(grid, axis, 0).reshape(len(factor), -1)
-            rows.append(slabs.reshape(-1))
-            columns.append(np.repeat(np.arange(len(factor)) + len(owners), slabs.shape[1]))
-            owners.extend(labels[factor])
-    row, column, owner = np.concatenate(rows), np.concatenate(columns), np.array(owners)
-    slab = _ones(row, column, (classes, len(owner)))
-    slab_size = np.asarray(slab.sum(axis=0)).reshape(-1)
-    owned = _ones(owner, np.arange(len(owner)), (classes, len(owner)))
-    implies = _clip(owned @ slab.T)  # [classes, classes]: factor class -> classes of its slabs
-
-    held = np.flatnonzero(owner == frozen)
-    while True:
-        before = closure.nnz
-        closure = _clip(closure + closure @ implies)
-        touched = (closure @ slab).tocoo()
-        whole = touched.data == slab_size[touched.col]
-        if held.size:
-            whole &= ~np.isin(touched.col, held)
-        gone = _ones(touched.row[whole], owner[touched.col[whole]], closure.shape)
-        closure = _clip(closure + gone)
-        if closure.nnz == before:
-            break
-
-    accepted = np.asarray(closure[:, [frozen]].sum(axis=1)).reshape(-1) == 0
-    refused: dict[int, int] = {}
-    for product in products:
-        whole_rows = _only_whole_slabs(closure, labels, product)
-        for index in np.flatnonzero(~whole_rows & accepted):
-            refused[int(generators[index])] = product.origin
-        accepted &= whole_rows
-    return closure[np.flatnonzero(accepted)].astype(bool), refused
-
-
-def _only_whole_slabs(closure: csr_array, labels: np.ndarray, product: Product) -> np.ndarray:
-    """bool [units]: what left of the product's grid is a union of slabs, and not all of it."""
-    flat, count = np.unique(labels[product.flat], return_counts=True)
-    removed = closure[:, flat] @ count
-    kept = np.ones(closure.shape[0], np.int64)
-    for factor in product.factors:
-        classes, count = np.unique(labels[factor], return_counts=True)
-        kept *= len(factor) - closure[:, classes] @ count
-    return (removed == len(product.flat) - kept) & (kept > 0)
-
-
-def _ones(row: np.ndarray, column: np.ndarray, shape: tuple[int, int]) -> csr_array:
-    matrix = coo_array((np.ones(len(row), np.int32), (row, column)), shape=shape)
-    return _clip(csr_array(matrix))
-
-
-def _clip(matrix: csr_array) -> csr_array:
-    matrix = csr_array(matrix)
-    matrix.sum_duplicates()
-    matrix.data = np.ones_like(matrix.data)
-    return matrix

@@ -125,9 +125,7 @@ class Tracer:
 
     # -- what rules say -------------------------------------------------------------------
 
-    def count(
-        self, node: fx.Node, argument: str, ids: Ids, item: int | None = None
-    ) -> None:
+    def count(self, node: fx.Node, argument: str, ids: Ids, item: int | None = None) -> None:
         """The literal ``argument`` (or its ``item``) of ``node`` is ``len(ids)``."""
         if ids.any():
             self.counts.append(Count(node, argument, np.abs(ids), item))

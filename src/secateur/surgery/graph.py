@@ -84,5 +84,3 @@ def _lifted(
         node.target = f"_{prefix}_{name.replace('.', '_')}"
         lifted[node.target] = value.detach().clone()
     return lifted
-
-

@@ -19,9 +19,7 @@ from secateur.surgery.rewriting import Rewritten
 Edits = dict[str, dict[str, Any]]  # module path -> attribute -> new value
 
 
-def edits_for(
-    model: nn.Module, touched: set[str], rewritten: Rewritten
-) -> Edits:
+def edits_for(model: nn.Module, touched: set[str], rewritten: Rewritten) -> Edits:
     """New attribute values; ``model`` holds sliced tensors, ``touched`` their modules' paths."""
     edits: Edits = {}
     groups = {
@@ -34,14 +32,12 @@ def edits_for(
     for path in sorted(touched):
         module = model.get_submodule(path)
         wanted = torch_attributes(module, groups.get(path))
-        changed = {
-            name: value for name, value in wanted.items() if getattr(module, name) != value
-        }
+        changed = {name: value for name, value in wanted.items() if getattr(module, name) != value}
         if changed:
             edits[path] = changed
     for path, changes in _changes_by_module(rewritten).items():
         module = model.get_submodule(path)
-        if type(module).__module__.startswith("torch.nn.modules"):
+        if torch_attributes(module):
             continue
         unique = {old: new for old, new in changes if _single(old, changes)}
         for name, value in vars(module).items():
@@ -91,6 +87,14 @@ def torch_attributes(module: nn.Module, groups: int | None = None) -> dict[str, 
         return {"num_embeddings": shape[0], "embedding_dim": shape[1]}
     if isinstance(module, nn.PReLU):
         return {"num_parameters": shape[0]}
+    if isinstance(module, nn.RNNBase):
+        first = module.weight_ih_l0
+        inner = module.weight_hh_l0.shape[1]
+        return {
+            "input_size": first.shape[1],
+            "hidden_size": inner if module.proj_size == 0 else module.weight_hr_l0.shape[1],
+            "proj_size": 0 if module.proj_size == 0 else inner,
+        }
     return {}
 
 

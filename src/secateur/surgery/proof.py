@@ -6,6 +6,8 @@ Where the graphs differ in form, both are run in float64 on the example inputs.
 
 from __future__ import annotations
 
+import copy
+import traceback
 from typing import Any
 
 import torch
@@ -44,9 +46,7 @@ def prove(
     difference = first_difference(captured.module.graph, rewritten.graph, structure, exempt)
     if difference is None:
         return
-    if rewritten.constants or not runs_equal(
-        model, structure, rewritten, captured.arguments, exempt
-    ):
+    if not runs_equal(model, structure, rewritten, captured.arguments, exempt):
         raise SurgeryError(difference)
 
 
@@ -62,7 +62,7 @@ def first_difference(
     right = _significant(theirs)
     for number, (a, b) in enumerate(zip(left, right, strict=False)):
         numbers[a] = numbers[b] = number
-        if a.target is not b.target or a.op != b.op:
+        if a.target != b.target or a.op != b.op:
             return f"{_where(b)}: the sliced model calls {a.target} where {b.target} is right"
         first = _spelled(a, numbers, structure, False)
         second = _spelled(b, numbers, structure, b in exempt)
@@ -81,10 +81,9 @@ def runs_equal(
     exempt: set[fx.Node],
 ) -> bool:
     """Run both in float64 on the arguments and compare all outputs to 1e-9 of their size."""
-    import copy
-
-    holder = double_model(copy.deepcopy(model)).eval()
+    holder = copy.deepcopy(model).double().eval()
     graph = rewritten.graph
+    _lend_constants(holder, structure, rewritten)
     scales = {node: dict(node.kwargs) for node in exempt}
     for node in exempt:  # the model under test has the scale in its weights
         node.kwargs = {k: v for k, v in node.kwargs.items() if k != "scale"}
@@ -97,25 +96,31 @@ def runs_equal(
     finally:
         for node, saved in scales.items():
             node.kwargs = saved
-    pairs = [
-        (a, b) for a, b in zip(seen, expected, strict=True) if isinstance(a, torch.Tensor)
-    ]
+    pairs = [(a, b) for a, b in zip(seen, expected, strict=True) if isinstance(a, torch.Tensor)]
     return all(
-        a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=1e-9 * float(b.abs().max() + 1e-30))
+        a.shape == b.shape
+        and torch.allclose(a, b, rtol=0, atol=1e-9 * float(b.abs().max() + 1e-30))
         for a, b in pairs
     )
 
 
-def double_model(model: nn.Module) -> nn.Module:
-    """The model itself with all float tensors in float64."""
-    return model.double()
+def _lend_constants(holder: nn.Module, structure: Structure, rewritten: Rewritten) -> None:
+    """Give the copy under test the constants that the rewritten graph reads by name."""
+    for node in rewritten.graph.nodes:
+        name = str(node.target)
+        if node.op != "get_attr" or name in structure.shapes or name in structure.aliases:
+            continue
+        value = rewritten.constants.get(name)
+        if value is None:
+            value = double(getattr(structure.captured.module, name))
+        holder.register_buffer(name, value, persistent=False)
 
 
 def _copied(graph: fx.Graph) -> fx.Graph:
-    copy = fx.Graph()
+    result = fx.Graph()
     nodes: dict[fx.Node, Any] = {}
-    copy.output(copy.graph_copy(graph, nodes))
-    return copy
+    result.output(result.graph_copy(graph, nodes))
+    return result
 
 
 def _significant(graph: fx.Graph) -> list[fx.Node]:
@@ -153,8 +158,6 @@ def _where(node: fx.Node) -> str:
 
 
 def _trace(error: BaseException) -> list[str]:
-    import traceback
-
     return traceback.format_exception(error.__cause__ or error)
 
 

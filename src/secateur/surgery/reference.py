@@ -25,9 +25,7 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 class InDouble(TorchDispatchMode):
     """Every float type that code asks for by name becomes float64."""
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         def widen(leaf: Any) -> Any:
             return torch.float64 if isinstance(leaf, torch.dtype) and leaf in _FLOATS else leaf
 
@@ -72,8 +70,8 @@ class ZeroedReference(fx.Interpreter):
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Zeroed tensors in place of the model's."""
-        return self.zeroed[target] if target in self.zeroed else super().get_attr(
-            target, args, kwargs
+        return (
+            self.zeroed[target] if target in self.zeroed else super().get_attr(target, args, kwargs)
         )
 
     def run_node(self, n: fx.Node) -> Any:

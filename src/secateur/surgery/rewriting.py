@@ -132,9 +132,13 @@ def _write_lookup(
     """Positions into a dimension become ranks among its survivors."""
     assert count.chosen is not None
     rank = np.cumsum(~lost) - 1
-    chosen = count.chosen[~lost[count.chosen]]
+    chosen = rank[count.chosen[~lost[count.chosen]]]
+    if node.target is aten.slice.Tensor and np.array_equal(
+        chosen, np.arange((~lost).sum())[_python_slice(node)]
+    ):
+        return  # the stride still picks the right ones
     with graph.inserting_before(node):
-        index = _constant(graph, torch.from_numpy(rank[chosen]), constants)
+        index = _constant(graph, torch.from_numpy(chosen), constants)
     if node.target is aten.slice.Tensor:  # a strided slice has no strided counterpart
         dim = _argument(node, "dim")
         node.target = aten.index_select.default
@@ -163,7 +167,7 @@ def _slice_constants(
         if node.graph is not source:
             continue
         last = nodes[node]
-        entering = [nodes[user] for user in node.users if user not in constant]
+        entering = [nodes[u] for u in node.users if u not in constant and u in nodes]
         for dim, ids in enumerate(value):
             lost = gone[np.abs(ids)]
             if not lost.any():
@@ -177,12 +181,14 @@ def _slice_constants(
                 user.replace_input_with(nodes[node], last)
 
 
-def _constant(
-    graph: fx.Graph, value: torch.Tensor, constants: dict[str, torch.Tensor]
-) -> fx.Node:
+def _constant(graph: fx.Graph, value: torch.Tensor, constants: dict[str, torch.Tensor]) -> fx.Node:
     name = f"_survivors_{len(constants)}"
     constants[name] = value
     return graph.get_attr(name)
+
+
+def _python_slice(node: fx.Node) -> slice:
+    return slice(*(_argument(node, name) for name in ("start", "end", "step")))
 
 
 def _position(node: fx.Node, argument: str) -> int:

@@ -65,9 +65,7 @@ def query_rows(structure: Structure, node: fx.Node) -> dict[str, np.ndarray]:
     return {structure.aliases.get(name, name): rows for name in names}
 
 
-def fold_scales(
-    model: nn.Module, structure: Structure, gone: np.ndarray
-) -> tuple[fx.Node, ...]:
+def fold_scales(model: nn.Module, structure: Structure, gone: np.ndarray) -> tuple[fx.Node, ...]:
     """Multiply the query's rows of a sliced model; returns the attention nodes that were folded.
 
     gone: bool [ids]. Errors: SurgeryError where the scale cannot be folded.

@@ -48,9 +48,7 @@ def attention(
         zero = v > 0 if len(v) == len(tied) else np.zeros(len(tied), bool)
         lead.append(np.where(zero, tied, -tied))
     if mask is not None:
-        for ids, other in zip(
-            reversed([*lead, query[-2], key[-2]]), reversed(mask), strict=False
-        ):
+        for ids, other in zip(reversed([*lead, query[-2], key[-2]]), reversed(mask), strict=False):
             if len(ids) == len(other):
                 tracer.axes.same(ids, other)
     result = Value([*lead, -np.abs(query[-2]), value[-1]])

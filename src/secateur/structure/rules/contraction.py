@@ -113,6 +113,12 @@ def einsum(tracer: Tracer, node: fx.Node, equation: str, operands: Any, **kwargs
     return Value(result)
 
 
+@rule(aten.outer, aten.ger)
+def outer(tracer: Tracer, node: fx.Node, a: Value, b: Value) -> Value:
+    """a [m] times b [n] -> [m, n]: nothing is contracted."""
+    return Value([a[0], b[0]])
+
+
 @rule(aten.bilinear)
 def bilinear(
     tracer: Tracer, node: fx.Node, x: Value, y: Value, weight: Value, bias: Value | None = None

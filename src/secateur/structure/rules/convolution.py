@@ -27,7 +27,7 @@ def conv(
 ) -> Value:
     """x [N, in, ...] with weight [out, in / groups, ...]."""
     channel = len(x) - (len(weight) - 2) - 1
-    _hold_kernel(tracer, weight, x[channel + 1 :])
+    space = _hold_space(tracer, node, weight, x[channel + 1 :], (stride, padding))
     produced = weight[0]
     if groups == 1:
         tracer.contract(node, x[channel], weight[1], weight=True)
@@ -42,7 +42,8 @@ def conv(
         tracer.axes.same(produced, bias[0])
         tracer.produce(bias[0])
     kernel = int(np.prod([len(k) for k in weight[2:]]))
-    space = [np.zeros(size, np.int64) for size in result_shape(node)[channel + 1 :]]
+    if bias is not None:
+        space = [-np.abs(ids) for ids in space]
     lead = [ids if bias is None else -np.abs(ids) for ids in x[:channel]]
     result = Value([*lead, produced, *space])
     tracer.work(node, kernel, [*result, weight[1]])
@@ -64,7 +65,7 @@ def conv_transpose(
 ) -> Value:
     """x [N, in, ...] with weight [in, out / groups, ...]."""
     channel = len(x) - (len(weight) - 2) - 1
-    _hold_kernel(tracer, weight, x[channel + 1 :])
+    space = _hold_space(tracer, node, weight, x[channel + 1 :], (stride, padding))
     if groups == 1:
         tracer.contract(node, x[channel], weight[0], weight=True)
         produced = weight[1]
@@ -78,18 +79,29 @@ def conv_transpose(
         tracer.axes.same(produced, bias[0])
         tracer.produce(bias[0])
     kernel = int(np.prod([len(k) for k in weight[2:]]))
-    space = [np.zeros(size, np.int64) for size in result_shape(node)[channel + 1 :]]
+    if bias is not None:
+        space = [-np.abs(ids) for ids in space]
     lead = [ids if bias is None else -np.abs(ids) for ids in x[:channel]]
     result = Value([*lead, produced, *space])
     tracer.work(node, kernel, [*x, weight[1]])
     return result
 
 
-def _hold_kernel(tracer: Tracer, weight: Value, space: tuple[np.ndarray, ...]) -> None:
+def _hold_space(
+    tracer: Tracer, node: fx.Node, weight: Value, space: tuple[np.ndarray, ...], slides: tuple
+) -> list[np.ndarray]:
+    """Pin kernel and image; a kernel of 1 that steps by 1 looks at one place and lets it pass."""
     for ids in weight[2:]:
         tracer.pin(ids, KERNEL)
+    stride, padding = slides
+    steps = [stride] if isinstance(stride, int) else list(stride)
+    pads = [padding] if isinstance(padding, int) else list(padding)
+    still = all(step == 1 for step in steps) and all(p in (0, "valid") for p in pads)
+    if still and all(len(ids) == 1 for ids in weight[2:]):
+        return list(space)
     for ids in space:
         tracer.pin(ids, "a convolution slides over it")
+    return [np.zeros(size, np.int64) for size in result_shape(node)[-len(space) :]]
 
 
 KERNEL = "a kernel size"

@@ -54,9 +54,7 @@ def slice_(
             tracer.counts.append(Count(node, "start", np.abs(ids[:first])))
             tracer.counts.append(Count(node, "end", np.abs(ids[: first + len(chosen)])))
         else:
-            tracer.counts.append(
-                Count(node, "dim", np.abs(ids), kind="lookup", chosen=chosen)
-            )
+            tracer.counts.append(Count(node, "dim", np.abs(ids), kind="lookup", chosen=chosen))
     return _with(x, dim, ids[chosen])
 
 
@@ -147,9 +145,7 @@ def roll(
         if not ids.any():
             continue
         wrapped = int(shift) % len(ids)
-        tracer.counts.append(
-            Count(node, "shifts", np.abs(ids[len(ids) - wrapped :]), item)
-        )
+        tracer.counts.append(Count(node, "shifts", np.abs(ids[len(ids) - wrapped :]), item))
         result[dim] = np.roll(ids, wrapped)
     return Value(result)
 
@@ -220,9 +216,7 @@ def index_select(tracer: Tracer, node: fx.Node, x: Value, dim: int, index: Any) 
     if chosen is None or not x[dim].any():
         tracer.pin(x[dim], "indices are chosen by data")
         return _with(x, dim, np.zeros(result_shape(node)[dim], np.int64))
-    tracer.counts.append(
-        Count(node, "index", np.abs(x[dim]), kind="lookup", chosen=chosen)
-    )
+    tracer.counts.append(Count(node, "index", np.abs(x[dim]), kind="lookup", chosen=chosen))
     return _with(x, dim, x[dim][chosen])
 
 

@@ -51,11 +51,9 @@ def pointwise(tracer: Tracer, node: fx.Node, *args: Any, **kwargs: Any) -> Value
 
 RULES["pointwise"] = pointwise
 rule(
-    aten.dropout, aten.dropout_, aten.feature_dropout, aten.feature_dropout_, aten.native_dropout,
     aten.hardswish, aten.hardswish_, aten.log_sigmoid, aten.rsub, aten.floor_divide,
     aten.masked_fill, aten.masked_fill_, aten.copy_, aten.fill_, aten.zero_, aten.where,
-    aten.bernoulli_, aten.bernoulli, aten.alpha_dropout, aten.alpha_dropout_,
-    aten.feature_alpha_dropout, aten.mul, aten.add, aten.normal_, aten.uniform_,
+    aten.bernoulli_, aten.bernoulli, aten.mul, aten.add, aten.normal_, aten.uniform_,
 )(pointwise)  # fmt: skip
 
 
@@ -63,10 +61,27 @@ rule(
     aten.clone, aten.contiguous, aten.to, aten._to_copy, aten.alias, aten.detach, aten.detach_,
     aten.lift_fresh_copy, aten.type_as,
     aten.requires_grad_, aten.positive,
+    aten.dropout, aten.dropout_, aten.feature_dropout, aten.feature_dropout_,
 )  # fmt: skip
 def unchanged(tracer: Tracer, node: fx.Node, x: Value, *args: Any, **kwargs: Any) -> Value:
-    """The same values, elsewhere or in another type."""
+    """The same values, elsewhere, in another type, or some of them at zero."""
     return x
+
+
+@rule(
+    aten.alpha_dropout, aten.alpha_dropout_, aten.feature_alpha_dropout,
+    aten.feature_alpha_dropout_,
+)  # fmt: skip
+def alpha_dropout(
+    tracer: Tracer, node: fx.Node, x: Value, probability: float, train: bool
+) -> Value:
+    """In train mode dropped values are not zero."""
+    if not train:
+        return x
+    if is_mutating(node):
+        for ids in x:
+            tracer.taint(-np.abs(ids))
+    return Value(-np.abs(ids) for ids in x)
 
 
 @rule(aten.prelu, aten._prelu_kernel)

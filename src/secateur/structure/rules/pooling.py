@@ -15,9 +15,7 @@ from secateur.structure.tracer import Count, Tracer, Value, hint, result_shape, 
 aten = torch.ops.aten
 
 
-def resample(
-    tracer: Tracer, node: fx.Node, x: Value, *args: Any, rank: int, **kwargs: Any
-) -> Any:
+def resample(tracer: Tracer, node: fx.Node, x: Value, *args: Any, rank: int, **kwargs: Any) -> Any:
     """The last ``rank`` dimensions are the image; zero stays zero."""
     result = node.meta["val"]
     several = isinstance(result, (list, tuple))
@@ -81,7 +79,11 @@ def pad(
             tracer.pin(ids, "it is padded with its own values, or cropped")
             result[d] = np.zeros(shape[d], np.int64)
             continue
-        parts = [sign * tracer.axes.fresh(low, lone=True), ids, sign * tracer.axes.fresh(high, lone=True)]
+        parts = [
+            sign * tracer.axes.fresh(low, lone=True),
+            ids,
+            sign * tracer.axes.fresh(high, lone=True),
+        ]
         for item, part in ((2 * pair, parts[0]), (2 * pair + 1, parts[2])):
             if len(part):
                 tracer.counts.append(Count(node, "pad", np.abs(part), item))

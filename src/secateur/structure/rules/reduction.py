@@ -92,4 +92,3 @@ def bound_arguments(node: fx.Node) -> dict[str, Any]:
     bound: dict[str, Any] = dict(zip(names, node.args, strict=False))
     bound.update(node.kwargs)
     return bound
-

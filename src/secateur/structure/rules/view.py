@@ -56,9 +56,7 @@ def reshaped(tracer: Tracer, x: Value, shape: tuple[int, ...]) -> Value:
     return Value(result)
 
 
-def aligned_blocks(
-    a: tuple[int, ...], b: tuple[int, ...]
-) -> list[tuple[list[int], list[int]]]:
+def aligned_blocks(a: tuple[int, ...], b: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
     """Runs of dimensions of both shapes with equal products; sizes of 1 are left out.
 
     (2, 12, 5) and (2, 3, 4, 5) -> [([0], [0]), ([1], [1, 2]), ([2], [3])]

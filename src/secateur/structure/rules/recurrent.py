@@ -1,0 +1,101 @@
+"""Recurrent layers: gates are stacked in one weight; hidden units leave in all layers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from secateur.structure.axes import Ids
+from secateur.structure.tracer import Tracer, Value, rule
+
+aten = torch.ops.aten
+
+
+def recurrent(
+    tracer: Tracer,
+    node: fx.Node,
+    x: Value,
+    state: Value | Sequence[Value],
+    parameters: Sequence[Value],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+    *,
+    gates: int,
+) -> list[Value]:
+    """x [.., .., in]; weights [gates * hidden, in]; every layer keeps one hidden size."""
+    states = list(state) if isinstance(state, list) else [state]
+    directions = 2 if bidirectional else 1
+    projected = len(parameters) == num_layers * directions * (5 if has_biases else 3)
+    per_layer = (4 if has_biases else 2) + int(projected)
+    inputs = x[-1]
+    for layer in range(num_layers):
+        outputs: list[Ids] = []
+        for direction in range(directions):
+            start = (layer * directions + direction) * per_layer
+            weights = parameters[start : start + per_layer]
+            outputs.append(
+                _cell(tracer, node, inputs, states, weights, gates, projected, x.shape[:-1])
+            )
+        inputs = np.concatenate(outputs)
+    steps = [-np.abs(ids) for ids in x[:-1]]
+    for ids in x[:-1]:
+        tracer.pin(ids, "a recurrence runs over it")
+    return [Value([*steps, inputs]), *states]
+
+
+def _cell(
+    tracer: Tracer,
+    node: fx.Node,
+    inputs: Ids,
+    states: list[Value],
+    weights: Sequence[Value],
+    gates: int,
+    projected: bool,
+    steps: tuple[int, ...],
+) -> Ids:
+    """One layer in one direction; returns the ids of its output."""
+    tracer.contract(node, inputs, weights[0][1], weight=True)
+    hidden = _per_gate(tracer, weights[0][0], gates)
+    for stacked in [weights[1], *weights[2 : len(weights) - int(projected)]]:
+        tracer.axes.same(hidden, _per_gate(tracer, stacked[0], gates))
+        tracer.produce(stacked[0])
+    tracer.produce(weights[0][0])
+    places = [np.zeros(int(np.prod(steps)), np.int64)]
+    tracer.work(node, 1, [*places, weights[0][0], weights[0][1]])
+    tracer.work(node, 1, [*places, weights[1][0], weights[1][1]])
+    output = hidden
+    if projected:  # weight_hr [projection, hidden]
+        tracer.contract(node, hidden, weights[-1][1], weight=True)
+        output = weights[-1][0]
+        tracer.produce(output)
+        tracer.work(node, 1, [*places, *weights[-1]])
+    tracer.contract(node, output, weights[1][1], weight=True)
+    for number, state in enumerate(states):
+        tracer.axes.same(state[-1], output if number == 0 else hidden)
+    return output
+
+
+def _per_gate(tracer: Tracer, stacked: Ids, gates: int) -> Ids:
+    """Ids of the hidden units behind [gates * hidden] rows."""
+    if gates == 1:
+        return stacked
+    gate, hidden = tracer.axes.split(stacked, [gates, len(stacked) // gates])
+    tracer.pin(gate, "it is one of the gates")
+    return hidden
+
+
+for _gates, _operations in {
+    4: (aten.lstm,),
+    3: (aten.gru,),
+    1: (aten.rnn_tanh, aten.rnn_relu),
+}.items():
+    rule(*_operations)(partial(recurrent, gates=_gates))
