@@ -195,6 +195,7 @@ def _frozen(
         for component in np.unique(soft[pin.ids]):
             first_pin.setdefault(int(component), number)
     held: dict[tuple[str, int, str, str, str], int] = {}
+    lines: dict[int, tuple[str, str]] = {-1: ("", "")}
     block_of = places.block_of
     for position in np.flatnonzero(~covered):
         tensor, dim = places.blocks[block_of[position]]
@@ -212,10 +213,11 @@ def _frozen(
             reason = "it meets the input or the output of the model"
         if reason == KERNEL:
             continue
-        node = tracer.origins[origin] if origin >= 0 else None
-        operation = str(node.target) if isinstance(node, fx.Node) else ""
-        source = source_line(node) if isinstance(node, fx.Node) else ""
-        key = (tensor, dim, operation, source, reason)
+        if origin not in lines:
+            node = tracer.origins[origin]
+            assert isinstance(node, fx.Node)
+            lines[origin] = (str(node.target), source_line(node))
+        key = (tensor, dim, *lines[origin], reason)
         held[key] = held.get(key, 0) + 1
     return tuple(
         Frozen(tensor, dim, count, operation, source, reason)

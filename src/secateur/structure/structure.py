@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 
 import numpy as np
@@ -60,8 +61,6 @@ class Structure:
         for candidate in self.groups:
             if candidate.name == name:
                 return candidate
-        from difflib import get_close_matches
-
         near = get_close_matches(name, [g.name for g in self.groups], 1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise PlanError(f"there is no group '{name}' among the {len(self.groups)}{hint}")
@@ -177,32 +176,51 @@ class Ledger:
         return Cost(total(self.tensors), round(2 * total(self.works) / self.batch))
 
 
-def trace(
-    model: nn.Module, example_inputs: ExampleInputs, train_graph: bool | None = None
-) -> Structure:
+def trace(model: nn.Module, example_inputs: ExampleInputs) -> Structure:
     """Read which indices of which tensors leave together.
 
     example_inputs: a tensor, a tuple, a dict, or a pair (tuple, dict); a batch of 1 is enough.
-    train_graph: also read the graph of train mode; by default where eval mode leaves parameters
-    unused (auxiliary heads).
+    Where eval mode leaves parameters unused (auxiliary heads) the graph of train mode is read too.
     Errors: CaptureError where torch.export cannot follow the model.
     """
     captured = capture(model, example_inputs)
     tracer = Tracer(model)
     tracer.read(captured)
-    notes: list[str] = []
-    training = None
-    if train_graph or (train_graph is None and _trains_more(model, tracer)):
-        try:
-            training = capture(model, example_inputs, training=True)
-            tracer.read(training)
-        except CaptureError as error:
-            notes.append(f"train mode was not captured: {error}")
+    if not _trains_more(model, tracer):
+        return _solved(tracer, captured, None, ())
+    try:
+        training = capture(model, example_inputs, training=True)
+    except CaptureError as error:
+        return _solved(tracer, captured, None, (f"train mode was not captured: {error}",))
+    tracer.read(training)
+    return _solved(tracer, captured, training, ())
+
+
+def with_train_graph(
+    structure: Structure, model: nn.Module, example_inputs: ExampleInputs
+) -> Structure:
+    """The structure with the graph of train mode read as well.
+
+    Errors: CaptureError where torch.export cannot follow the model in train mode.
+    """
+    if structure.captured_training is not None:
+        return structure
+    training = capture(model, example_inputs, training=True)
+    tracer = structure.tracer.forked()
+    tracer.read(training)
+    return _solved(tracer, structure.captured, training, structure.notes)
+
+
+def _solved(
+    tracer: Tracer, captured: Captured, training: Captured | None, notes: tuple[str, ...]
+) -> Structure:
     for name, value in tracer.tensors.items():
         if name not in tracer.used:
             tracer.pin(value, "forward does not use it")
-    for node, reason in tracer.unknown.items():
-        notes.append(f"{node.target}: {reason}; what it touches is frozen")
+    unknown = tuple(
+        f"{node.target}: {reason}; what it touches is frozen"
+        for node, reason in tracer.unknown.items()
+    )
     solution = solve(tracer.axes)
     grouping = group(tracer, solution)
     shapes = {name: value.shape for name, value in tracer.tensors.items()}
@@ -212,7 +230,7 @@ def trace(
         fingerprint(shapes, grouping.groups),
         shapes,
         dict(tracer.aliases),
-        tuple(dict.fromkeys(notes)),
+        tuple(dict.fromkeys((*notes, *unknown))),
         tracer,
         solution,
         grouping,

@@ -123,6 +123,22 @@ class Tracer:
                 continue
             self.tensors[name] = Value(self.axes.fresh(size) for size in tensor.shape)
 
+    def forked(self) -> Tracer:
+        """A copy that can read another graph without changing this one."""
+        copy = object.__new__(Tracer)
+        for name, value in vars(self).items():
+            fresh = value.copy() if isinstance(value, (list, dict, set)) else value
+            setattr(copy, name, fresh)
+        copy.axes = Axes(
+            self.axes.count,
+            self.axes.origin,
+            list(self.axes.edges),
+            list(self.axes.pins),
+            list(self.axes.products),
+            list(self.axes.weak),
+        )
+        return copy
+
     # -- what rules say -------------------------------------------------------------------
 
     def count(self, node: fx.Node, argument: str, ids: Ids, item: int | None = None) -> None:
@@ -162,11 +178,14 @@ class Tracer:
 
     def taint(self, ids: Ids) -> None:
         """An operation wrote non-zero values in place: all views of it know."""
-        touched = np.abs(ids[ids < 0])
+        touched = np.zeros(self.axes.count, bool)
+        touched[np.abs(ids[ids < 0])] = True
 
         def mark(value: Any) -> Any:
             if isinstance(value, Value):
-                return Value(np.where(np.isin(np.abs(v), touched), -np.abs(v), v) for v in value)
+                if not any(touched[np.abs(v)].any() for v in value):
+                    return value
+                return Value(np.where(touched[np.abs(v)], -np.abs(v), v) for v in value)
             return [mark(item) for item in value] if isinstance(value, list) else value
 
         self.values = {node: mark(value) for node, value in self.values.items()}

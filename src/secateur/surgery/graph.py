@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from secateur.errors import SurgeryError
+from secateur.errors import CaptureError, SurgeryError
 from secateur.structure.inputs import ExampleInputs
-from secateur.structure.structure import Removal, Structure, trace
+from secateur.structure.structure import Removal, Structure, with_train_graph
 from secateur.surgery.graph_model import GraphModel, Program, flat_specs
 from secateur.surgery.rewriting import Rewritten, rewrite
 from secateur.surgery.tensors import sliced, transient_buffers
@@ -27,18 +27,13 @@ def graph_surgery(
     """
     notes = list(structure.notes)
     if structure.captured_training is None:
-        both = trace(model, example_inputs, train_graph=True)
-        if both.captured_training is None:
+        try:
+            structure = _with_equal_groups(structure, model, example_inputs)
+        except CaptureError as error:
             notes.append(
-                "train mode could not be captured: in train mode the eval graph runs, without "
-                "dropout and batch statistics"
+                "in train mode the eval graph runs, without dropout and batch statistics, "
+                f"because {error}"
             )
-        elif both.fingerprint != structure.fingerprint:
-            raise SurgeryError(
-                "in train mode this model couples other units than in eval mode; trace it with "
-                "train_graph=True and plan on that structure"
-            )
-        structure = both
     gone = structure.gone(remove)[structure.solution.labels]
     tensors = sliced(model, structure, remove)
     programs: dict[bool, Program] = {}
@@ -55,6 +50,18 @@ def graph_surgery(
     result = GraphModel(programs, {**tensors, **constants}, transient, tuple(notes))
     result.train(model.training)
     return result
+
+
+def _with_equal_groups(
+    structure: Structure, model: nn.Module, example_inputs: ExampleInputs
+) -> Structure:
+    both = with_train_graph(structure, model, example_inputs)
+    if both.fingerprint != structure.fingerprint:
+        raise SurgeryError(
+            "in train mode this model couples other units than in eval mode; plan on "
+            "secateur.structure.structure.with_train_graph(...)"
+        )
+    return both
 
 
 def _own_constants(rewritten: Rewritten, training: bool) -> dict[str, torch.Tensor]:
