@@ -63,8 +63,8 @@ def verify(
     structure = structure or trace(model, example_inputs)
     check(plan, structure)
     arguments = structure.captured.arguments
-    dense = zeroed_outputs(structure, {}, arguments)
-    zeroed = zeroed_outputs(structure, plan.remove, arguments)
+    dense = zeroed_outputs(model, structure, {}, arguments)
+    zeroed = zeroed_outputs(model, structure, plan.remove, arguments)
     seen = outputs_in_double(pruned, arguments)
     if [t.shape for t in seen] != [t.shape for t in zeroed]:
         shapes = [tuple(t.shape) for t in seen], [tuple(t.shape) for t in zeroed]

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 Ids = np.ndarray  # int64 [size of the dimension]
+Sparse = Any  # a scipy.sparse.csr_array; scipy's stubs do not follow one through a product
 
 
 class Pin(NamedTuple):

@@ -73,8 +73,7 @@ def _export(model: nn.Module, arguments: Any, training: bool) -> Captured:
     failure: Exception | None = None
     for dynamic in (True, False):
         shapes = pytree.tree_map(
-            lambda leaf: {0: Dim.AUTO} if dynamic and is_batched(leaf) else None,
-            (args, kwargs),
+            lambda leaf: {0: Dim.AUTO} if is_batched(leaf) else None, (args, kwargs)
         )
         try:
             with warnings.catch_warnings():
@@ -130,30 +129,32 @@ def inline_grad_modes(module: fx.GraphModule) -> None:
     for node in list(graph.nodes):
         if node.target is not torch.ops.higher_order.wrap_with_set_grad_enabled:
             continue
-        enabled, body_node, *operands = node.args
-        body = module.get_submodule(str(body_node.target))
-        assert isinstance(body, fx.GraphModule)
+        enabled, body, *operands = node.args
         with graph.inserting_before(node):
             graph.call_function(torch._C._set_grad_enabled, (enabled,))
-            places = [n for n in body.graph.nodes if n.op == "placeholder"]
-            mapping: dict[fx.Node, Any] = dict(zip(places, operands, strict=True))
-            result: Any = None
-            for inner in body.graph.nodes:
-                if inner.op == "output":
-                    result = fx.map_arg(inner.args[0], lambda n: mapping[n])
-                elif inner.op != "placeholder":
-                    copy = graph.node_copy(inner, lambda n: mapping[n])
-                    mapping[inner] = copy
+            result = _copied_body(module, body, operands)
             graph.call_function(torch._C._set_grad_enabled, (not enabled,))
         for user in list(node.users):
             if user.target is operator.getitem:
                 user.replace_all_uses_with(result[user.args[1]])
                 graph.erase_node(user)
         graph.erase_node(node)
-        if not body_node.users:
-            graph.erase_node(body_node)
     graph.eliminate_dead_code()
     module.recompile()
+
+
+def _copied_body(module: fx.GraphModule, body: fx.Node, operands: list[Any]) -> Any:
+    """Copy a subgraph to the insertion point of the graph; returns its output."""
+    inside = module.get_submodule(str(body.target))
+    assert isinstance(inside, fx.GraphModule)
+    places = [n for n in inside.graph.nodes if n.op == "placeholder"]
+    mapping: dict[fx.Node, Any] = dict(zip(places, operands, strict=True))
+    for inner in inside.graph.nodes:
+        if inner.op == "output":
+            return fx.map_arg(inner.args[0], lambda n: mapping[n])
+        if inner.op != "placeholder":
+            mapping[inner] = module.graph.node_copy(inner, lambda n: mapping[n])
+    raise AssertionError("a graph without output")
 
 
 def source_line(node: fx.Node) -> str:

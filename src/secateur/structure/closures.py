@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import coo_array, csr_array, vstack
 
-from secateur.structure.axes import Product
+from secateur.structure.axes import Product, Sparse
 
 # Completion is a loop over closures and products; beyond this many steps it is left out.
 COMPLETION_STEPS = 400_000
@@ -19,7 +19,7 @@ COMPLETION_STEPS = 400_000
 
 def closures(
     labels: np.ndarray, frozen: int, products: list[Product]
-) -> tuple[csr_array, dict[int, int]]:
+) -> tuple[Sparse, dict[int, int]]:
     """Closures of all generating classes: bool [units, classes], and the refused classes."""
     classes = int(labels.max()) + 1
     generates = np.ones(classes, bool)
@@ -76,7 +76,7 @@ def closures(
     return units, refused
 
 
-def _only_whole_slabs(closure: csr_array, labels: np.ndarray, product: Product) -> np.ndarray:
+def _only_whole_slabs(closure: Sparse, labels: np.ndarray, product: Product) -> np.ndarray:
     """bool [units]: what left of the product's grid is a union of slabs, and not all of it."""
     flat, count = np.unique(labels[product.flat], return_counts=True)
     removed = closure[:, flat] @ count
@@ -87,12 +87,12 @@ def _only_whole_slabs(closure: csr_array, labels: np.ndarray, product: Product) 
     return (removed == len(product.flat) - kept) & (kept > 0)
 
 
-def _ones(row: np.ndarray, column: np.ndarray, shape: tuple[int, int]) -> csr_array:
+def _ones(row: np.ndarray, column: np.ndarray, shape: tuple[int, int]) -> Sparse:
     matrix = coo_array((np.ones(len(row), np.int32), (row, column)), shape=shape)
     return _clip(csr_array(matrix))
 
 
-def _clip(matrix: csr_array) -> csr_array:
+def _clip(matrix: Sparse) -> Sparse:
     matrix = csr_array(matrix)
     matrix.sum_duplicates()
     matrix.data = np.ones_like(matrix.data)
@@ -100,12 +100,12 @@ def _clip(matrix: csr_array) -> csr_array:
 
 
 def complete(
-    closure: csr_array,
+    closure: Sparse,
     labels: np.ndarray,
     frozen: int,
     products: list[Product],
-    implies: csr_array,
-) -> csr_array:
+    implies: Sparse,
+) -> Sparse:
     """Units [n, classes] that refused closures become when half-taken slabs leave whole."""
     found: dict[bytes, np.ndarray] = {}
     grids = [labels[product.flat].reshape(product.sizes) for product in products]

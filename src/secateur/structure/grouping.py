@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import coo_array, csr_array
 from torch import fx
 
-from secateur.structure.axes import labels_of
+from secateur.structure.axes import Sparse, labels_of
 from secateur.structure.capture import source_line
 from secateur.structure.groups import Frozen, Group, Member, Role
 from secateur.structure.rules.convolution import KERNEL
@@ -50,7 +50,7 @@ class Grouping:
     """Groups, what each unit takes away (bool sparse [units, classes] per group), the frozen."""
 
     groups: tuple[Group, ...]
-    closures: dict[str, csr_array]
+    closures: dict[str, Sparse]
     frozen: tuple[Frozen, ...]
 
 
@@ -111,7 +111,7 @@ def group(tracer: Tracer, solution: Solution) -> Grouping:
 
 
 def _families(
-    owned: csr_array, block_of: np.ndarray, places: Places, tracer: Tracer
+    owned: Sparse, block_of: np.ndarray, places: Places, tracer: Tracer
 ) -> list[np.ndarray]:
     """Rows of units that own the same number of indices of the same dimensions."""
     draw = np.random.default_rng(0)

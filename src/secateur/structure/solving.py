@@ -12,9 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array
 
-from secateur.structure.axes import Axes, Pin, Product, labels_of
+from secateur.structure.axes import Axes, Pin, Product, Sparse, labels_of
 from secateur.structure.closures import closures
 
 
@@ -32,7 +31,7 @@ class Solution:
 
     labels: np.ndarray
     frozen: int
-    units: csr_array
+    units: Sparse
     pins: tuple[Pin, ...]
     products: tuple[Product, ...]
     refused: dict[int, int]

@@ -335,7 +335,8 @@ def is_mutating(node: fx.Node) -> bool:
 def constant_nodes(graph: fx.Graph, known: Collection[str]) -> set[fx.Node]:
     """Nodes whose value depends on no parameter, buffer or input (sizes of the batch aside).
 
-    ``known``: names of the model's parameters and buffers. A constant that is written from a non-constant is none, nor is what it is a view of.
+    ``known``: names of the model's parameters and buffers. A constant that is written from a
+    non-constant is none, nor is what it is a view of.
     """
     held: set[fx.Node] = set()
     while True:

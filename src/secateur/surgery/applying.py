@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -15,7 +15,7 @@ from secateur.structure.inputs import ExampleInputs, as_arguments
 from secateur.structure.structure import Structure, trace
 from secateur.surgery.graph import graph_surgery
 from secateur.surgery.mending import Edits
-from secateur.surgery.module import module_surgery
+from secateur.surgery.module import Scales, module_surgery
 
 Method = Literal["auto", "module", "graph"]
 
@@ -26,6 +26,7 @@ class Origin:
 
     kind:   ``module`` or ``graph``. edits: attributes that module surgery mended.
     inputs: shape and type of every tensor leaf of the example inputs.
+    scales: factors that keep the implicit scale of attention, per row of a tensor.
     notes:  why auto fell back to graph surgery, what could not be captured.
     """
 
@@ -34,6 +35,7 @@ class Origin:
     edits: Edits
     inputs: tuple[tuple[tuple[int, ...], str], ...]
     notes: tuple[str, ...] = ()
+    scales: Scales = field(default_factory=dict)
 
 
 def apply(
@@ -65,8 +67,10 @@ def apply(
     notes: tuple[str, ...] = ()
     if method != "graph":
         try:
-            pruned, edits = module_surgery(model, structure, plan.remove, example_inputs, pure)
-            _remember(pruned, Origin(plan, "module", edits, inputs))
+            pruned, edits, scales = module_surgery(
+                model, structure, plan.remove, example_inputs, pure
+            )
+            _remember(pruned, Origin(plan, "module", edits, inputs, scales=scales))
             return pruned
         except SurgeryError as error:
             if method == "module":

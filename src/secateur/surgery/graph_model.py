@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
 
 
@@ -26,7 +27,7 @@ class Program:
     @staticmethod
     def of(graph: fx.Graph, in_spec: pytree.TreeSpec, out_spec: pytree.TreeSpec) -> Program:
         """Compile a graph whose placeholders are the flat inputs."""
-        graph.set_codegen(fx.graph.CodeGen())
+        graph.set_codegen(CodeGen())
         code = graph.python_code("self")
         names: dict[str, Any] = dict(code.globals)
         exec(compile(code.src, "<secateur graph>", "exec"), names)

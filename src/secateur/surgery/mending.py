@@ -64,7 +64,7 @@ def torch_attributes(module: nn.Module, groups: int | None = None) -> dict[str, 
     groups: the number of convolution or norm groups that survive, where it changed.
     """
     weight = getattr(module, "weight", None)
-    shape = tuple(getattr(weight, "shape", ()))
+    shape: list[int] = list(getattr(weight, "shape", ()))
     if isinstance(module, _ConvNd) and shape:
         count = module.groups if groups is None else groups
         inside, outside = shape[1] * count, shape[0]
@@ -79,7 +79,7 @@ def torch_attributes(module: nn.Module, groups: int | None = None) -> dict[str, 
         tensor = weight if weight is not None else module.running_mean
         return {} if tensor is None else {"num_features": tensor.shape[0]}
     if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and shape:
-        return {"normalized_shape": shape}
+        return {"normalized_shape": tuple(shape)}
     if isinstance(module, nn.GroupNorm) and shape:
         count = module.num_groups if groups is None else groups
         return {"num_channels": shape[0], "num_groups": count}
@@ -88,12 +88,12 @@ def torch_attributes(module: nn.Module, groups: int | None = None) -> dict[str, 
     if isinstance(module, nn.PReLU):
         return {"num_parameters": shape[0]}
     if isinstance(module, nn.RNNBase):
-        first = module.weight_ih_l0
-        inner = module.weight_hh_l0.shape[1]
+        sizes = {name: tuple(tensor.shape) for name, tensor in module.named_parameters()}
+        inner = sizes["weight_hh_l0"][1]
         return {
-            "input_size": first.shape[1],
-            "hidden_size": inner if module.proj_size == 0 else module.weight_hr_l0.shape[1],
-            "proj_size": 0 if module.proj_size == 0 else inner,
+            "input_size": sizes["weight_ih_l0"][1],
+            "hidden_size": sizes["weight_hr_l0"][1] if module.proj_size else inner,
+            "proj_size": inner if module.proj_size else 0,
         }
     return {}
 

@@ -14,6 +14,8 @@ from secateur.surgery.rewriting import rewrite
 from secateur.surgery.scaling import fold_scales
 from secateur.surgery.tensors import sliced, transient_buffers
 
+Scales = dict[str, tuple[float, ...]]
+
 
 def module_surgery(
     model: nn.Module,
@@ -21,8 +23,8 @@ def module_surgery(
     remove: Removal,
     example_inputs: ExampleInputs,
     pure: bool = False,
-) -> tuple[nn.Module, Edits]:
-    """A new model of the same class, and the attributes that were mended.
+) -> tuple[nn.Module, Edits, Scales]:
+    """A new model of the same class, the attributes that were mended, the rows that were scaled.
 
     pure: slice and mend sizes, and leave the implicit scale of attention to the new width.
     Errors: SurgeryError naming the line that held a size; use graph surgery then.
@@ -38,9 +40,9 @@ def module_surgery(
     }
     edits = edits_for(result, touched, rewritten)
     mend(result, edits)
-    folded = () if pure else fold_scales(result, structure, gone)
+    folded, scales = ((), {}) if pure else fold_scales(result, structure, gone)
     prove(result, structure, rewritten, folded, example_inputs)
-    return result, edits
+    return result, edits, scales
 
 
 def install(model: nn.Module, tensors: dict) -> None:

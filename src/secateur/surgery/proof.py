@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.errors import CaptureError, SurgeryError
 from secateur.structure.capture import capture, source_line, user_line
-from secateur.structure.inputs import ExampleInputs, as_arguments, repeated
+from secateur.structure.inputs import ExampleInputs, repeated
 from secateur.structure.structure import Structure
 from secateur.surgery.graph_model import Program, flat_specs
 from secateur.surgery.reference import InDouble, double

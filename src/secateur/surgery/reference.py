@@ -43,7 +43,9 @@ def double(tree: Any) -> Any:
 class ZeroedReference(fx.Interpreter):
     """Run the captured eval graph with the removed slices of all tensors at zero, in float64."""
 
-    def __init__(self, structure: Structure, remove: Removal) -> None:
+    def __init__(
+        self, structure: Structure, remove: Removal, tensors: Mapping[str, torch.Tensor]
+    ) -> None:
         super().__init__(structure.captured.module, garbage_collect_values=True)
         self.structure = structure
         self.gone = structure.gone(remove)[structure.solution.labels]
@@ -55,7 +57,7 @@ class ZeroedReference(fx.Interpreter):
         }
         self.zeroed = {
             name: self._zero(name, tensor)
-            for name, tensor in _tensors(structure.captured.module).items()
+            for name, tensor in {**_tensors(structure.captured.module), **tensors}.items()
         }
 
     def _zero(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -112,10 +114,12 @@ class ZeroedReference(fx.Interpreter):
         return tensor
 
 
-def zeroed_outputs(structure: Structure, remove: Removal, arguments: Any) -> list[torch.Tensor]:
+def zeroed_outputs(
+    model: torch.nn.Module, structure: Structure, remove: Removal, arguments: Any
+) -> list[torch.Tensor]:
     """Flat outputs of the zeroed dense model in float64; ``arguments`` is (args, kwargs)."""
     flat = pytree.tree_leaves(double(arguments))
-    reference = ZeroedReference(structure, remove)
+    reference = ZeroedReference(structure, remove, _tensors(model))
     with torch.no_grad(), InDouble():
         output = fx.Interpreter.run(reference, *flat, enable_io_processing=False)
     return [t for t in pytree.tree_leaves(output) if isinstance(t, torch.Tensor)]

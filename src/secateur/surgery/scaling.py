@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import operator
+from typing import Any
+
 import numpy as np
 import torch
 from torch import fx, nn
 
 from secateur.errors import SurgeryError
 from secateur.structure.capture import source_line
-from secateur.structure.structure import Structure
-from secateur.structure.tracer import RULES
 from secateur.structure.rules.movement import permuted
 from secateur.structure.rules.view import view
+from secateur.structure.structure import Structure
+from secateur.structure.tracer import RULES, hint, sizes_of
 
 aten = torch.ops.aten
 
@@ -32,7 +35,7 @@ def query_rows(structure: Structure, node: fx.Node) -> dict[str, np.ndarray]:
     while isinstance(current, fx.Node) and current.target is not aten.linear.default:
         operation = getattr(current.target, "overloadpacket", current.target)
         if current.op != "call_function" or not (
-            operation in _MOVES or getattr(operation, "__name__", "") == "getitem"
+            operation in _MOVES or operation is operator.getitem
         ):
             raise SurgeryError(
                 "module surgery cannot keep the scale of the attention at "
@@ -44,31 +47,35 @@ def query_rows(structure: Structure, node: fx.Node) -> dict[str, np.ndarray]:
     if not isinstance(current, fx.Node):
         raise SurgeryError("the query of an attention is not made by a layer")
     width = int(current.meta["val"].shape[-1])
-    shape = [int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
-             for size in current.meta["val"].shape]  # fmt: skip
+    shape = sizes_of(current.meta["val"])
     label = torch.arange(width).expand(shape)
-    values: dict[fx.Node, object] = {current: label}
+    values: dict[fx.Node, Any] = {current: label}
 
-    def operand(n: fx.Node) -> object:
+    def operand(n: fx.Node) -> Any:
         if n in values:
             return values[n]
         size = n.meta.get("val")
-        return int(size.node.hint) if isinstance(size, torch.SymInt) else size
+        return hint(size) if isinstance(size, torch.SymInt) else size
 
     for step in reversed(steps):
         args = fx.map_arg(step.args, operand)
         kwargs = fx.map_arg(step.kwargs, operand)
         assert callable(step.target)
         values[step] = step.target(*args, **kwargs)
-    rows = np.unique(values[node.args[0]].numpy())  # type: ignore[union-attr,index]
+    query = node.args[0]
+    assert isinstance(query, fx.Node)
+    rows = np.unique(values[query].numpy())
     names = [str(n.target) for n in current.args[1:3] if isinstance(n, fx.Node)]
     return {structure.aliases.get(name, name): rows for name in names}
 
 
-def fold_scales(model: nn.Module, structure: Structure, gone: np.ndarray) -> tuple[fx.Node, ...]:
-    """Multiply the query's rows of a sliced model; returns the attention nodes that were folded.
+def fold_scales(
+    model: nn.Module, structure: Structure, gone: np.ndarray
+) -> tuple[tuple[fx.Node, ...], dict[str, tuple[float, ...]]]:
+    """Multiply the query's rows of a sliced model.
 
-    gone: bool [ids]. Errors: SurgeryError where the scale cannot be folded.
+    gone: bool [ids]. Returns the attention nodes that were folded, and the factor of every row
+    of the tensors that were multiplied. Errors: SurgeryError where the scale cannot be folded.
     """
     folded: list[fx.Node] = []
     factors: dict[tuple[str, int], float] = {}
@@ -87,12 +94,14 @@ def fold_scales(model: nn.Module, structure: Structure, gone: np.ndarray) -> tup
                         f"two attentions of different widths share '{name}'; use method='graph'"
                     )
         folded.append(node)
+    scales: dict[str, tuple[float, ...]] = {}
     tensors = dict(model.named_parameters())
     for name in {name for name, _ in factors}:
         ids = np.abs(structure.tracer.tensors[name][0])
         scale = np.array([factors.get((name, row), 1.0) for row in range(len(ids))])
         tensor = tensors[name]
-        column = torch.from_numpy(scale[~gone[ids]]).to(tensor)
+        scales[name] = tuple(scale[~gone[ids]].tolist())
+        column = torch.tensor(scales[name]).to(tensor)
         with torch.no_grad():
             tensor.mul_(column.reshape(-1, *[1] * (tensor.dim() - 1)))
-    return tuple(folded)
+    return tuple(folded), scales

@@ -44,6 +44,7 @@ def save(pruned: nn.Module, folder: str | os.PathLike[str]) -> Path:
         "edits": {path: {k: _plain(v) for k, v in e.items()} for path, e in origin.edits.items()},
         "inputs": [[list(shape), kind] for shape, kind in origin.inputs],
         "notes": list(origin.notes),
+        "scales": {name: list(rows) for name, rows in origin.scales.items()},
         "transient": sorted(transient_buffers(pruned)),
         "trainable": sorted(n for n, p in pruned.named_parameters() if p.requires_grad),
     }
@@ -81,7 +82,9 @@ def load(
     tensors = read_tensors(folder / "model.safetensors")
     tensors |= {name: tensors[first] for name, first in document["aliases"].items()}
     inputs = tuple((tuple(shape), kind) for shape, kind in document["inputs"])
-    origin = Origin(plan, document["kind"], document["edits"], inputs, tuple(document["notes"]))
+    edits = {p: {k: _unplain(v) for k, v in e.items()} for p, e in document["edits"].items()}
+    scales = {name: tuple(rows) for name, rows in document["scales"].items()}
+    origin = Origin(plan, document["kind"], edits, inputs, tuple(document["notes"]), scales)
     if document["kind"] == "graph" and (folder / "graph.json").exists():
         model = _from_graph(folder, document, tensors)
     elif build_model is None:
@@ -94,6 +97,7 @@ def load(
         model.load_state_dict(tensors, strict=False)
     else:
         model = _from_module(build_model(), plan, document, tensors)
+        mend(model, edits)
     vars(model)["secateur_origin"] = origin
     return model
 
@@ -122,7 +126,6 @@ def _from_module(
         else:
             new[name] = tensor
     install(model, new)
-    mend(model, {p: {k: _unplain(v) for k, v in e.items()} for p, e in document["edits"].items()})
     return model
 
 

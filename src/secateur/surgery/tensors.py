@@ -18,6 +18,16 @@ def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     )
 
 
+def unique_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """All parameters and buffers, detached, each under its first name."""
+    first: dict[int, str] = {}
+    return {
+        name: tensor.detach()
+        for name, tensor in named_tensors(model).items()
+        if first.setdefault(id(tensor), name) == name
+    }
+
+
 def transient_buffers(model: nn.Module) -> frozenset[str]:
     """Names of the buffers that are not part of the state dict."""
     return frozenset(

@@ -98,7 +98,9 @@ def einsum(tracer: Tracer, node: fx.Node, equation: str, operands: Any, **kwargs
     assert isinstance(inputs, (list, tuple))
     for term, operand, source in zip(terms, operands, inputs, strict=True):
         if _is_weight(source):
-            tracer.produce(*(ids for letter, ids in zip(term, operand) if letter in right))
+            tracer.produce(
+                *(ids for letter, ids in zip(term, operand, strict=True) if letter in right)
+            )
     for letter, ids in tied.items():
         if letter in right:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ def split(tracer: Tracer, node: fx.Node, x: Value, sizes: Any, dim: int = 0) -> 
     """Consecutive pieces of a dimension."""
     dim %= len(x)
     bounds = np.cumsum([0, *(sizes_of(t)[dim] for t in node.meta["val"])])
-    pieces = [x[dim][a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    pieces = [x[dim][a:b] for a, b in pairwise(bounds)]
     if x[dim].any():
         widths = tuple(np.abs(piece) for piece in pieces)
         tracer.counts.append(Count(node, "", np.abs(x[dim]), kind="pieces", pieces=widths))
@@ -187,7 +188,7 @@ def repeat(tracer: Tracer, node: fx.Node, x: Value, repeats: Sequence[int]) -> V
     for item, (ids, count) in enumerate(zip(vectors, times, strict=True)):
         if len(ids) == 1 and count > 1:
             fresh = -tracer.axes.fresh(count, weak=True)
-            if node.target is aten.repeat.default and isinstance(node.args[1][item], int):
+            if node.target is aten.repeat.default:
                 tracer.count(node, "repeats", fresh, item)
             else:
                 tracer.pin(fresh, "the dimension only repeats")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ def recurrent(
     tracer: Tracer,
     node: fx.Node,
     x: Value,
-    state: Value | Sequence[Value],
+    state: Value | list[Value],
     parameters: Sequence[Value],
     has_biases: bool,
     num_layers: int,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def common_factors(a: list[int], b: list[int]) -> list[int] | None:
     """
     bounds = sorted({int(n) for sizes in (a, b) for n in np.cumprod(sizes[::-1])} | {1})
     factors = []
-    for small, large in zip(bounds[:-1], bounds[1:], strict=True):
+    for small, large in pairwise(bounds):
         if large % small:
             return None
         factors.append(large // small)

@@ -1,0 +1,1 @@
+"""Benchmarks: ``python -m benchmarks [name ...]`` writes results/*.jsonl and docs/results/*.md."""

@@ -1,0 +1,133 @@
+"""Torch-Pruning as its own examples use it: what its user has to tell it, and its pruners.
+
+Told by hand, as in the project's examples for CIFAR and for vision transformers: the output layer,
+the heads of every attention, and after each pruning the sizes that the model's code keeps.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+STEPS = 400  # as in the project's own progressive pruning to a number of operations
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a model's user has to know and say.
+
+    outputs: layers whose outputs stay.
+    heads:   the number of heads of layers that pack queries, keys and values.
+    round_to: widths stay a multiple of this.
+    mend:    corrects what the model's code says of its own sizes, after each pruning.
+    """
+
+    outputs: Callable[[nn.Module], list[nn.Module]]
+    heads: Callable[[nn.Module], dict[nn.Module, int]] = lambda model: {}
+    round_to: int | None = None
+    mend: Callable[[nn.Module], None] = lambda model: None
+
+
+def pruner(
+    model: nn.Module,
+    inputs: Tensor,
+    importance: Any,
+    told: Told,
+    ratio: float,
+    steps: int = 1,
+    scope: str = "local",
+) -> Any:
+    """A pruner of ``model``, which it changes in place.
+
+    scope: "local" (the same ratio everywhere), "global", or "isomorphic" (ranked within groups of
+           the same form; Fang et al., ECCV 2024).
+    """
+    with warnings.catch_warnings():
+        # It warns of class token and positions, whose last dimension it then prunes: right here.
+        warnings.filterwarnings("ignore", message="Unwrapped parameters detected")
+        return tp.pruner.BasePruner(
+            model,
+            inputs,
+            importance=importance,
+            pruning_ratio=ratio,
+            iterative_steps=steps,
+            global_pruning=scope != "local",
+            isomorphic=scope == "isomorphic",
+            ignored_layers=told.outputs(model),
+            round_to=told.round_to,
+            num_heads=told.heads(model),
+            # The defaults are dictionaries that all pruners of a process would share.
+            in_channel_groups={},
+            out_channel_groups={},
+        )
+
+
+def importance(name: str) -> Any:
+    """The project's group importances with their own defaults: "l2" or "taylor"."""
+    return {
+        "l2": tp.importance.GroupMagnitudeImportance,
+        "taylor": tp.importance.GroupTaylorImportance,
+    }[name]()
+
+
+def accumulate_gradients(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Sum the gradients of the loss in ``.grad``: what its Taylor importance reads."""
+    model.eval()
+    model.zero_grad()
+    for inputs, targets in batches:
+        F.cross_entropy(model(inputs), targets).backward()
+
+
+def prune_to(
+    model: nn.Module,
+    inputs: Tensor,
+    told: Told,
+    criterion: str,
+    scope: str,
+    cost: Callable[[nn.Module], float],
+    budget: float,
+    batches: Iterable[tuple[Tensor, Tensor]],
+) -> nn.Module:
+    """A pruned copy: steps of 1/400 of the widths until ``cost`` is no more than ``budget``.
+
+    Within the last step groups go one at a time, so that the end is as near as it can be.
+    """
+    model = copy.deepcopy(model)
+    if criterion == "taylor":
+        accumulate_gradients(model, batches)
+    walker = pruner(model, inputs, importance(criterion), told, 1.0, STEPS, scope)
+    for _ in range(STEPS):
+        for group in walker.step(interactive=True):
+            group.prune()
+            _tell_heads(model, told)
+            if cost(model) <= budget:
+                model.zero_grad()
+                return model
+    raise RuntimeError(f"Torch-Pruning ended at cost {cost(model):.3g}, above {budget:.3g}")
+
+
+def prune_once(model: nn.Module, inputs: Tensor, told: Told, ratio: float) -> list[Any]:
+    """Graph, L2 importance and one step in place; returns the history of what was pruned."""
+    one = pruner(model, inputs, importance("l2"), told, ratio)
+    one.step()
+    _tell_heads(model, told)
+    return one.pruning_history()
+
+
+def replay(model: nn.Module, inputs: Tensor, told: Told, history: list[Any]) -> nn.Module:
+    """The same slices cut from a copy of another model of the same shape."""
+    model = copy.deepcopy(model)
+    pruner(model, inputs, importance("l2"), told, 0.0).load_pruning_history(history)
+    return model
+
+
+def _tell_heads(model: nn.Module, told: Told) -> None:
+    told.mend(model)

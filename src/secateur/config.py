@@ -1,0 +1,190 @@
+"""Recipes: what a run shall do, as YAML. Unknown keys are refused, units are accepted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from secateur.errors import InputError
+from secateur.quantities import Kind, parse_quantity
+
+
+def _quantity(kind: Kind) -> Any:
+    """Text of a quantity, checked and written in its normal form."""
+    return Annotated[str, BeforeValidator(lambda value: str(parse_quantity(value, kind)))]
+
+
+class Section(BaseModel):
+    """Closed and frozen: a typing mistake is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class DataSection(Section):
+    """Where samples come from. ``source`` is a spec such as ``digits`` or ``imagefolder:DIR``."""
+
+    source: str
+    path: str | None = None
+    batch_size: int = Field(128, ge=1)
+    limit: int | None = Field(None, ge=1)
+    image_size: int | None = Field(None, ge=1)
+    channels: int | None = Field(None, ge=1)
+    val_share: float | None = Field(None, gt=0, lt=1)
+    calibration: int = Field(1024, ge=1)
+
+
+class TargetSection(Section):
+    """Budgets, each a fraction of dense or an absolute value; all given ones hold at once."""
+
+    flops: _quantity("flops") | None = None  # type: ignore[valid-type]
+    params: _quantity("params") | None = None  # type: ignore[valid-type]
+
+
+class PruningSection(Section):
+    """What goes. ``layers`` maps a name, a glob or ``type:NAME`` to a share, or to ``keep``."""
+
+    criterion: str = "l2"
+    scope: Literal["global", "local", "uniform"] = "global"
+    normalise: str | None = None
+    round_to: int = Field(1, ge=1)
+    floor: int = Field(1, ge=1)
+    min_share: float = Field(0.1, ge=0, le=1)
+    steps: int = Field(1, ge=1)
+    layers: dict[str, float | str] = Field(default_factory=dict)
+    method: Literal["auto", "module", "graph"] = "auto"
+    recalibrate: bool = True
+
+
+class AugmentationSection(Section):
+    """All off by default."""
+
+    flip: float = Field(0.0, ge=0, le=1)
+    crop: int = Field(0, ge=0)
+    scale: float = Field(0.0, ge=0, lt=1)
+    rotate: float = Field(0.0, ge=0)
+    jitter: float = Field(0.0, ge=0)
+    noise: float = Field(0.0, ge=0)
+    occlusion: float = Field(0.0, ge=0, le=1)
+
+
+class TrainingSection(Section):
+    """A training: the dense one before, the short ones between steps, the last one after."""
+
+    epochs: int = Field(1, ge=0)
+    batch_size: int | None = Field(None, ge=1)
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: float = Field(0.01, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    schedule: Literal["constant", "cosine", "onecycle", "step", "linear"] = "cosine"
+    warmup: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    gradient_clip: float | None = Field(None, gt=0)
+    distill: float = Field(0.0, ge=0, le=1)
+    temperature: float = Field(4.0, gt=0)
+    mixed_precision: Literal["auto", "off"] = "auto"
+    keep_best: bool = True
+    augmentation: AugmentationSection = AugmentationSection()
+
+
+class LatencySection(Section):
+    """How the two models are timed in turn."""
+
+    runtime: Literal["onnxruntime", "eager"] = "onnxruntime"
+    batch: int = Field(1, ge=1)
+    threads: int = Field(1, ge=1)
+    seconds: float = Field(4.0, gt=0)
+
+
+class Recipe(Section):
+    """Everything that a run needs to know."""
+
+    model: str
+    model_args: dict[str, Any] = Field(default_factory=dict)
+    weights: str | None = None
+    data: DataSection | None = None
+    input: list[int] | None = None
+    target: TargetSection = TargetSection()
+    max_drop: _quantity("drop") | None = None  # type: ignore[valid-type]
+    metric: str = "accuracy"
+    pruning: PruningSection = PruningSection()
+    train_dense: TrainingSection | None = None
+    between: TrainingSection | None = None
+    finetune: TrainingSection | None = None
+    export: list[str] = Field(default_factory=lambda: ["onnx"])
+    latency: LatencySection | None = LatencySection()
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(None, ge=1)
+    output: str | None = None
+    folder: str = "."  # where relative paths start: the recipe's own folder
+
+
+def load_recipe(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe file. Errors: InputError for a missing file, bad YAML, unknown keys, bad values."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no recipe {path}")
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        place = getattr(error, "problem_mark", None)
+        line = f", line {place.line + 1}" if place else ""
+        raise InputError(f"{path} is not YAML{line}: {str(error).splitlines()[0]}") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{path} holds {type(document).__name__}; expected a mapping of keys")
+    document.setdefault("folder", str(path.parent.resolve()))
+    return read_recipe({**document, **(overrides or {})}, str(path))
+
+
+def read_recipe(document: Mapping[str, Any], source: str = "recipe") -> Recipe:
+    """Check a mapping. Errors: InputError, one sentence for the first thing that is wrong."""
+    try:
+        return Recipe.model_validate(dict(document))
+    except ValidationError as error:
+        raise InputError(f"{source}: {_sentence(error)}") from error
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """The fully resolved recipe as YAML."""
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]]
+    where = ".".join(place)
+    if first["type"] == "extra_forbidden":
+        known = _keys(place[:-1])
+        near = get_close_matches(place[-1], known, 1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        inside = f" in '{'.'.join(place[:-1])}'" if place[:-1] else ""
+        return f"unknown key '{place[-1]}'{inside}; {hint}known are {', '.join(known)}"
+    if first["type"] == "missing":
+        return f"'{where}' is missing"
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):
+        return f"'{where}': {cause}"
+    return f"'{where}': {first['msg'].lower()}, got {first['input']!r}"
+
+
+def _keys(place: list[str]) -> list[str]:
+    section: Any = Recipe
+    for part in place:
+        field = section.model_fields.get(part)
+        if field is None:
+            break
+        options = getattr(field.annotation, "__args__", (field.annotation,))
+        section = next(
+            (o for o in options if isinstance(o, type) and issubclass(o, Section)), section
+        )
+    return list(section.model_fields)

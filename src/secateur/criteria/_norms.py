@@ -1,0 +1,14 @@
+"""The p-norm of what a unit owns, shared by the magnitude criteria."""
+
+from __future__ import annotations
+
+import torch
+
+from secateur.criteria._gather import gathered
+from secateur.protocols import Statistics, UnitMember
+
+
+def norm(members: list[UnitMember], statistics: Statistics, p: int) -> torch.Tensor:
+    """(sum over all entries of all members of |w|^p)^(1/p): float64 [units]."""
+    powers = [rows.abs().pow(p).sum(1) for rows in gathered(members, statistics.tensors)]
+    return torch.stack(powers).sum(0).pow(1 / p).cpu()

@@ -1,0 +1,29 @@
+"""First-order Taylor of single weights, summed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from secateur.criteria import criterion
+from secateur.criteria._taylor import products
+from secateur.protocols import Statistics, UnitGroup
+
+
+@criterion("taylor-abs")
+@dataclass(frozen=True)
+class TaylorAbsolute:
+    """Summed first-order importance of a unit's single weights, sum |w*g|, over batches.
+
+    score[u] = mean over calibration batches of the sum of |w * dL/dw| over all entries that unit
+    u owns in the group. Entries cannot cancel, as they do in ``taylor``, |sum w*g|; an upper
+    bound of it. Molchanov et al., CVPR 2019, for single weights; Fang et al., "DepGraph", CVPR
+    2023, for groups.
+    """
+
+    needs: frozenset[str] = frozenset({"gradients"})
+
+    def __call__(self, group: UnitGroup, statistics: Statistics) -> torch.Tensor:
+        """float64 [group.size]. Raises InputError without gradients."""
+        return products(group, statistics, "taylor-abs", absolute=True).mean(0)

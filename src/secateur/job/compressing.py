@@ -1,0 +1,156 @@
+"""``compress``: the whole road in one call, for a model that is at hand."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from secateur.config import read_recipe
+from secateur.errors import InputError
+from secateur.exporters import ExportResult, export
+from secateur.job import folders
+from secateur.job.listening import Listener, Silent
+from secateur.job.story import work_on
+from secateur.job.subjects import with_inputs
+from secateur.planning import PruningPlan
+from secateur.protocols import Data, Subject
+from secateur.reports.html import write_html
+from secateur.reports.notebook import snippet
+from secateur.reports.terminal import as_text
+from secateur.surgery.applying import refuse_nan
+from secateur.surgery.storing import load
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What ``compress`` returns; shows itself as the before/after table.
+
+    model: the pruned model. plan: what left. metrics: the document behind the report.
+    """
+
+    model: nn.Module
+    plan: PruningPlan
+    metrics: Mapping[str, Any]
+    example_inputs: Any
+
+    @property
+    def reached(self) -> bool:
+        """Whether the target and the largest drop hold."""
+        return bool(self.metrics["reached"])
+
+    def report(self, path: str | Path) -> Path:
+        """Write the offline HTML report."""
+        write_html(dict(self.metrics), Path(path))
+        return Path(path)
+
+    def export(self, name: str, path: str | Path) -> ExportResult:
+        """Export the pruned model, checked against PyTorch."""
+        return export(name, self.model, self.example_inputs, Path(path))
+
+    def __str__(self) -> str:
+        return as_text(dict(self.metrics))
+
+    def _repr_html_(self) -> str:
+        return snippet(dict(self.metrics))
+
+
+def compress(
+    model: nn.Module,
+    train: Dataset[Any] | DataLoader[Any] | None = None,
+    val: Dataset[Any] | DataLoader[Any] | None = None,
+    test: Dataset[Any] | DataLoader[Any] | None = None,
+    *,
+    target: Mapping[str, str | float],
+    max_drop: str | float | None = None,
+    example_inputs: Any = None,
+    criterion: str = "l2",
+    scope: str = "global",
+    epochs: int = 3,
+    learning_rate: float = 0.01,
+    distill: float = 0.5,
+    metric: str = "accuracy",
+    recipe: Mapping[str, Any] | None = None,
+    folder: str | Path | None = None,
+    seed: int = 0,
+    listener: Listener | None = None,
+) -> Result:
+    """Prune a model to a target and repair it; the caller's model is untouched.
+
+    train, val, test: map-style data sets of (input, target), or loaders over them; without
+    ``val`` a tenth of ``train`` is set aside. Without data the model is pruned and not repaired,
+    and ``example_inputs`` are needed.
+    target: ``{"flops": "0.5x"}``, ``{"params": 2e6}`` or both. max_drop: ``"1pt"`` or 0.01.
+    recipe: further keys of a recipe, e.g. ``{"pruning": {"round_to": 8}, "export": ["onnx"]}``.
+    folder: where the run is kept; a temporary folder by default.
+    Errors: InputError, BudgetError, CaptureError.
+    """
+    refuse_nan(model)
+    extra = dict(recipe or {})
+    document: dict[str, Any] = {
+        "model": type(model).__name__,
+        "target": dict(target),
+        "metric": metric,
+        "export": [],
+        "latency": {"runtime": "eager"},
+        "seed": seed,
+        **extra,
+    }
+    document["pruning"] = {"criterion": criterion, "scope": scope, **extra.get("pruning", {})}
+    if max_drop is not None:
+        document["max_drop"] = max_drop
+    data = _data(train, val, test)
+    if data is not None:
+        size = getattr(train, "batch_size", None) or 64
+        document["data"] = {"source": "given", "batch_size": size, **extra.get("data", {})}
+        if epochs and "finetune" not in extra:
+            document["finetune"] = {
+                "epochs": epochs,
+                "learning_rate": learning_rate,
+                "distill": distill,
+            }
+    checked = read_recipe(document, "compress")
+    original = copy.deepcopy(model).cpu().eval()
+    subject = Subject(
+        type(model).__name__, original, lambda: copy.deepcopy(original), example_inputs, data
+    )
+    subject = with_inputs(subject, data, checked.input)
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(folder) if folder else Path(temporary) / "run"
+        checked = checked.model_copy(update={"output": str(place)})
+        made = folders.new_folder(checked, "secateur.compress(...)")
+        metrics = work_on(checked, subject, made, listener or Silent())
+        pruned = load(made / "model", subject.build).eval()
+        plan = PruningPlan.load(made / "plan.json")
+    return Result(pruned, plan, metrics, subject.example_inputs)
+
+
+def _data(train: Any, val: Any, test: Any) -> Data | None:
+    sets = [s.dataset if isinstance(s, DataLoader) else s for s in (train, val, test)]
+    if sets[0] is None:
+        if sets[1] is not None or sets[2] is not None:
+            raise InputError("val or test were given without train; give train as well")
+        return None
+    for name, dataset in zip(("train", "val", "test"), sets, strict=True):
+        if dataset is not None and not hasattr(dataset, "__getitem__"):
+            raise InputError(
+                f"{name} is a {type(dataset).__name__}; expected a map-style data set of "
+                "(input, target), or a DataLoader over one"
+            )
+        if dataset is not None and len(dataset) == 0:
+            raise InputError(f"{name} is empty")
+    if sets[1] is None:
+        order = torch.randperm(len(sets[0]), generator=torch.Generator().manual_seed(0)).tolist()
+        cut = max(1, len(order) // 10)
+        sets[1] = Subset(sets[0], order[:cut])
+        sets[0] = Subset(sets[0], order[cut:])
+    return Data("given", sets[0], sets[1], sets[2])
+
+

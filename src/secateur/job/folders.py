@@ -1,0 +1,136 @@
+"""Run folders: made, locked, described, listed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from secateur.config import Recipe, load_recipe, write_recipe
+from secateur.errors import InputError
+from secateur.journal import NAME as JOURNAL
+
+RECIPE = "recipe.yaml"
+METRICS = "metrics.json"
+
+
+def new_folder(recipe: Recipe, command: str) -> Path:
+    """Make the folder of a run, with its resolved recipe and its environment.
+
+    Errors: InputError when a run stands there already.
+    """
+    folder = Path(recipe.output) if recipe.output else _unused(Path("runs"), _stem(recipe.model))
+    if (folder / JOURNAL).exists():
+        raise InputError(
+            f"there is a run in {folder} already; go on with 'secateur resume {folder}', or give "
+            "another --output"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_recipe(recipe.model_copy(update={"output": str(folder)}), folder / RECIPE)
+    write_json(folder / "environment.json", environment(recipe, command))
+    return folder
+
+
+def open_folder(folder: Path) -> Recipe:
+    """The recipe of a run. Errors: InputError when the folder is not a run's."""
+    if not (folder / RECIPE).is_file():
+        raise InputError(f"{folder} is not a run: it has no {RECIPE}")
+    return load_recipe(folder / RECIPE)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process works in a run folder at a time. Errors: InputError when one already does."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"another process works in {folder}; wait for it or end it") from error
+        yield
+
+
+def environment(recipe: Recipe, command: str) -> dict[str, Any]:
+    """What the numbers of a run depend on beside its recipe."""
+    return {
+        "command": command,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "threads": recipe.threads or torch.get_num_threads(),
+        "device": recipe.device,
+        "seed": recipe.seed,
+    }
+
+
+def list_runs(root: Path) -> list[dict[str, Any]]:
+    """Every run below a folder: path, model, state and headline numbers, newest first."""
+    found = []
+    for recipe_file in sorted(root.glob("**/" + RECIPE)):
+        folder = recipe_file.parent
+        recipe = load_recipe(recipe_file)
+        metrics = read_json(folder / METRICS) if (folder / METRICS).is_file() else None
+        found.append(
+            {
+                "run": str(folder),
+                "model": recipe.model,
+                "target": recipe.target.model_dump(exclude_none=True),
+                "state": "done" if metrics else "unfinished",
+                "metric": metrics["after"]["metric"] if metrics else None,
+                "flops": metrics["after"]["flops"] / metrics["before"]["flops"] if metrics else None,
+                "changed": recipe_file.stat().st_mtime,
+            }
+        )
+    return sorted(found, key=lambda entry: -entry["changed"])
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file. Errors: InputError for a missing or broken one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"there is no file {path}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not whole JSON ({error}); run the command again") from error
+
+
+def write_json(path: Path, document: Any) -> None:
+    """A JSON file, replaced in one step."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _stem(model: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", model.rpartition(":")[2]).strip("-") or "model"
+
+
+def _unused(root: Path, stem: str) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = root / f"{stem}-{stamp}"
+    number = 1
+    while folder.exists():
+        number += 1
+        folder = root / f"{stem}-{stamp}-{number}"
+    return folder
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine() or sys.platform

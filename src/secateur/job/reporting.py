@@ -1,0 +1,257 @@
+"""The last stages: export, measure both models in turn, write metrics.json and report.html."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from secateur.exporters import export
+from secateur.job import folders
+from secateur.job.listening import plain
+from secateur.job.measuring import measured, paired_latency
+from secateur.metrics import evaluate, get_metric
+from secateur.quantities import parse_quantity
+from secateur.reports.html import write_html
+from secateur.surgery.applying import origin_of
+from secateur.surgery.storing import save
+from secateur.training.devices import resolve
+from secateur.training.loading import batches
+
+if TYPE_CHECKING:
+    from secateur.job.story import Work
+
+TRAIN_SAMPLES = 2000  # of the training split, for the gap between training and test
+
+
+def write_results(work: Work) -> dict[str, Any]:
+    """metrics.json of a finished run; computed once, read back ever after."""
+    path = work.folder / folders.METRICS
+    if work.journal.done("measure") is not None and path.is_file():
+        return folders.read_json(path)
+    work.listener.begin("measure")
+    started = time.perf_counter()
+    pruned = work.model()
+    plan = work.plan()
+    assert plan is not None
+    plan.save(work.folder / "plan.json")
+    save(pruned, work.folder / "model")
+    exports = _exports(work, pruned)
+    before, after = _evaluated(work, work.dense, "dense"), _evaluated(work, pruned, "pruned")
+    inputs = work.subject.example_inputs
+    uncounted = []
+    for side, model in ((before, work.dense), (after, pruned)):
+        found, missing = measured(model, inputs, _training_batch(work))
+        side.update(found)
+        uncounted += missing
+    latency = paired_latency(work.recipe.latency, work.dense, pruned, inputs, exports)
+    before["latency"], after["latency"] = latency["before"], latency["after"]
+    document = {
+        "schema": "secateur.metrics/1",
+        "name": work.folder.name,
+        **_described(work),
+        "before": before,
+        "after": after,
+        "speedup": latency["speedup"],
+        "metric": work.recipe.metric,
+        "higher_is_better": get_metric(work.recipe.metric).higher_is_better,
+        "parity": {e["name"]: {"max_abs": e["max_abs"], "relative": e["relative"]} for e in exports["pruned"]},
+        "surgery": origin_of(pruned).kind,
+        "uncounted": sorted(set(uncounted)),
+    }
+    document["reached"] = _reached(work, document)
+    work.journal.append("measure", started, {"kind": "measure", "exports": exports})
+    document["timeline"] = _timeline(work)
+    document["cost"] = _cost(work)
+    folders.write_json(path, plain(document))
+    write_html(plain(document), work.folder / "report.html")
+    shutil.rmtree(work.folder / "checkpoints", ignore_errors=True)
+    work.listener.end("measure", f"report: {work.folder / 'report.html'}")
+    return plain(document)
+
+
+def _exports(work: Work, pruned: nn.Module) -> dict[str, list[dict[str, Any]]]:
+    """Both models in every wanted format, below ``exports/``."""
+    result: dict[str, list[dict[str, Any]]] = {"dense": [], "pruned": []}
+    for name in work.recipe.export:
+        for side, model in (("dense", work.dense), ("pruned", pruned)):
+            work.listener.tick("measure", 0, f"exporting {side} to {name}")
+            target = work.folder / "exports" / ("model" if side == "pruned" else "dense")
+            target.parent.mkdir(exist_ok=True)
+            found = export(name, model, work.subject.example_inputs, target)
+            result[side].append(
+                {
+                    "name": name,
+                    "path": str(found.path.relative_to(work.folder)),
+                    "bytes": found.size,
+                    "max_abs": found.max_abs_diff,
+                    "relative": found.relative,
+                    "seconds": found.seconds,
+                }
+            )
+    return {side: [{**e, "file": str(work.folder / e["path"])} for e in entries]
+            for side, entries in result.items()}  # fmt: skip
+
+
+def _evaluated(work: Work, model: nn.Module, side: str) -> dict[str, Any]:
+    """The metric on the test split, and on a part of the training split."""
+    data, section = work.subject.data, work.recipe.data
+    if data is None or section is None:
+        return {"metric": None, "train_metric": None}
+    work.listener.tick("measure", 0, f"evaluating {side}")
+    device = resolve(work.recipe.device)
+    model = copy.deepcopy(model).to(device).eval()
+    found = {}
+    for name, dataset, limit in (
+        ("metric", data.test if data.test is not None else data.val, None),
+        ("train_metric", data.train, TRAIN_SAMPLES),
+    ):
+        part = dataset if limit is None else _first(dataset, limit)
+        found[name] = evaluate(
+            model, batches(part, section.batch_size * 2, device=device), work.recipe.metric
+        )
+    return plain(found)
+
+
+def _first(dataset: Any, limit: int) -> Any:
+    return torch.utils.data.Subset(dataset, range(min(limit, len(dataset))))
+
+
+def _training_batch(work: Work) -> Any:
+    data, section = work.subject.data, work.recipe.data
+    if data is None or section is None:
+        return None
+    return next(iter(batches(data.train, section.batch_size, seed=work.recipe.seed)))
+
+
+def _described(work: Work) -> dict[str, Any]:
+    recipe, structure = work.recipe, work.structure
+    plan = work.plan()
+    assert plan is not None
+    kept = structure.kept(plan.remove)
+    environment = folders.read_json(work.folder / "environment.json")
+    layers = []
+    for name, shape in structure.shapes.items():
+        if name in structure.tracer.buffers or len(shape) < 2:
+            continue
+        new = [len(kept.get((name, d), range(size))) for d, size in enumerate(shape)]
+        layers.append(
+            {
+                "name": name.removesuffix(".weight"),
+                "before": list(shape[:2]),
+                "after": new[:2],
+                "params": [int(torch.Size(shape).numel()), int(torch.Size(new).numel())],
+            }
+        )
+    prunings = [e for e in work.journal.events() if e.get("kind") == "prune"]
+    return {
+        "created": environment["created"],
+        "command": environment["command"],
+        "environment": environment,
+        "model": recipe.model,
+        "data": recipe.data.source if recipe.data else None,
+        "recipe": recipe.model_dump(mode="json", exclude={"folder"}),
+        "target": recipe.target.model_dump(exclude_none=True),
+        "verification": prunings[-1]["verification"],
+        "verifications": [e["verification"] for e in prunings],
+        "notes": [*structure.notes, *prunings[-1]["notes"]],
+        "groups": [
+            {
+                "name": g.name,
+                "before": g.size,
+                "after": g.size - len(plan.remove.get(g.name, ())),
+                "exact": g.exact,
+            }
+            for g in structure.groups
+        ],
+        "layers": layers,
+        "frozen": [
+            {
+                "tensor": f.tensor,
+                "dim": f.dim,
+                "indices": f.indices,
+                "op": f.op,
+                "source": f.source,
+                "reason": f.reason,
+            }
+            for f in structure.frozen
+        ],
+    }
+
+
+def _timeline(work: Work) -> list[dict[str, Any]]:
+    """Every stage, and every epoch inside a training, with its metric on validation."""
+    metric = work.recipe.metric
+    cost = work.structure.cost({})
+    flops, params = cost.flops, cost.params
+    line: list[dict[str, Any]] = []
+    at = 0.0
+    for event in work.journal.events():
+        flops, params = event.get("flops", flops), event.get("params", params)
+        for epoch in event.get("history", []):
+            line.append(
+                {
+                    "step": f"{event['stage']} epoch {epoch['epoch']}",
+                    "kind": "epoch",
+                    "at": at + epoch["seconds"] * epoch["epoch"],
+                    "seconds": epoch["seconds"],
+                    "metric": (epoch["validation"] or {}).get(metric),
+                    "loss": epoch["loss"],
+                    "flops": flops,
+                    "params": params,
+                }
+            )
+        validation = event.get("validation") or {}
+        at += event["seconds"]
+        line.append(
+            {
+                "step": event["stage"],
+                "kind": event["kind"],
+                "at": at,
+                "seconds": event["seconds"],
+                "metric": validation.get(metric),
+                "loss": validation.get("loss"),
+                "flops": flops,
+                "params": params,
+            }
+        )
+    return line
+
+
+def _cost(work: Work) -> dict[str, float]:
+    """Seconds by kind of work."""
+    cost: dict[str, float] = {}
+    for event in work.journal.events():
+        kind = {"train": "finetune", "dense": "train_dense"}.get(event["kind"], event["kind"])
+        if kind == "prune":
+            for name, seconds in event["cost"].items():
+                cost[name] = cost.get(name, 0.0) + seconds
+        else:
+            cost[kind] = cost.get(kind, 0.0) + event["seconds"]
+    cost["total"] = sum(cost.values())
+    return cost
+
+
+def _reached(work: Work, document: dict[str, Any]) -> bool:
+    """Whether budgets and the allowed drop hold."""
+    before, after, recipe = document["before"], document["after"], work.recipe
+    for name, text in recipe.target.model_dump(exclude_none=True).items():
+        if after[name] > parse_quantity(text, name).resolve(before[name]) * (1 + 1e-9):
+            return False
+    if recipe.max_drop is None or before["metric"] is None:
+        return True
+    change = after["metric"][recipe.metric] - before["metric"][recipe.metric]
+    drop = -change if document["higher_is_better"] else change
+    return drop <= parse_quantity(recipe.max_drop, "drop").value + 1e-12
+
+
+def rebuild_report(folder: Path) -> Path:
+    """report.html of a run, written again from its metrics.json."""
+    path = folder / "report.html"
+    write_html(folders.read_json(folder / folders.METRICS), path)
+    return path

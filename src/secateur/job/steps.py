@@ -1,0 +1,276 @@
+"""The stages that make models: train the dense one, prune, train what is left."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from secateur.choosing import choose
+from secateur.config import Recipe, TrainingSection
+from secateur.errors import InputError
+from secateur.job.listening import Listener, plain
+from secateur.metrics import evaluate, get_metric
+from secateur.planning import describe, digest
+from secateur.protocols import Subject
+from secateur.quantities import Quantity, parse_quantity
+from secateur.repair.batch_norm import recalibrate
+from secateur.surgery.applying import apply, origin_of
+from secateur.surgery.embedding import embed, unscaled, with_tensors
+from secateur.surgery.storing import save
+from secateur.training import Augmentation, EpochReport, FinetuneSettings, finetune
+from secateur.training.devices import resolve
+from secateur.training.loading import batches
+from secateur.verification import verify
+
+if TYPE_CHECKING:
+    from secateur.job.story import Work
+
+
+def prune(work: Work, step: int) -> dict[str, Any]:
+    """Choose, apply, verify, recalibrate; the whole plan so far, in dense numbering."""
+    recipe, structure, stage = work.recipe, work.structure, f"prune {step}"
+    work.listener.begin(stage)
+    clock = Clock()
+    before = work.plan()
+    removed = before.remove if before else {}
+    dense = work.dense
+    if before is not None:  # what was learnt since, among zeros
+        pruned = work.model()
+        tensors = unscaled(pruned, structure, origin_of(pruned).scales)
+        dense = with_tensors(copy.deepcopy(dense), structure, embed(structure, removed, tensors))
+    data = work.subject.data
+    calibration = None
+    if data is not None:
+        calibration = list(_calibration(recipe, work.subject))
+    model = dense if before is None else work.model()
+    remove = choose(
+        model,
+        structure,
+        criterion=recipe.pruning.criterion,
+        scope=recipe.pruning.scope,
+        budget=_budget_of_step(recipe, structure.cost({}), step),
+        data=calibration,
+        round_to=recipe.pruning.round_to,
+        floor=recipe.pruning.floor,
+        min_share=recipe.pruning.min_share,
+        layers=recipe.pruning.layers,
+        normalise=recipe.pruning.normalise,
+        seed=recipe.seed + step,
+        removed=removed,
+        modules=dense,
+    )
+    why = {
+        "criterion": recipe.pruning.criterion,
+        "scope": recipe.pruning.scope,
+        "budget": recipe.target.model_dump(exclude_none=True),
+        "step": f"{step}/{recipe.pruning.steps}",
+        "seed": recipe.seed,
+    }
+    if before is not None:
+        why["parent"] = digest(before)
+    plan = describe(structure, remove, recipe.model, why)
+    clock.lap("score")
+    inputs = work.subject.example_inputs
+    result = apply(dense, plan, inputs, recipe.pruning.method, structure=structure)
+    clock.lap("apply")
+    verdict = verify(dense, result, plan, inputs, structure, strict=True)
+    clock.lap("verify")
+    for note in origin_of(result).notes:
+        work.listener.say(note)
+    if recipe.pruning.recalibrate and calibration is not None:
+        recalibrate(result, [inputs for inputs, _ in calibration])
+    clock.lap("recalibrate")
+    save(result.eval(), work.folder / "steps" / stage.replace(" ", "-"))
+    metric = validated(recipe, work.subject, result)
+    cost = structure.cost(remove)
+    share = cost.flops / max(structure.cost({}).flops, 1)
+    return {
+        "note": f"{share:.1%} of the FLOPs left, {described(recipe, metric)}",
+        "flops": cost.flops,
+        "params": cost.params,
+        "validation": metric,
+        "verification": {
+            "ok": verdict.ok,
+            "error": verdict.error,
+            "of_effect": verdict.of_effect,
+            "effect": verdict.effect,
+            "exact": verdict.exact,
+        },
+        "cost": clock.laps,
+        "surgery": origin_of(result).kind,
+        "notes": list(origin_of(result).notes),
+    }
+
+
+def train(work: Work, stage: str, section: TrainingSection) -> dict[str, Any]:
+    """Train the pruned model as it stands."""
+    model = work.model()
+    teacher = work.dense if section.distill else None
+    history = _train(
+        work.recipe, work.subject, model, section, stage, work.folder, work.listener, teacher
+    )
+    save(model.eval(), work.folder / "steps" / stage.replace(" ", "-"))
+    metric = validated(work.recipe, work.subject, model)
+    plan = work.plan()
+    assert plan is not None
+    cost = work.structure.cost(plan.remove)
+    return {
+        "note": described(work.recipe, metric),
+        "validation": metric,
+        "history": history,
+        "flops": cost.flops,
+        "params": cost.params,
+    }
+
+
+def train_dense(
+    recipe: Recipe, subject: Subject, folder: Path, listener: Listener
+) -> tuple[nn.Module, list[dict[str, Any]]]:
+    """Train a new dense model."""
+    assert recipe.train_dense is not None
+    torch.manual_seed(recipe.seed)
+    model = subject.build()
+    history = _train(recipe, subject, model, recipe.train_dense, "dense", folder, listener, None)
+    return model, history
+
+
+def validated(recipe: Recipe, subject: Subject, model: nn.Module) -> dict[str, Any] | None:
+    """Metric and loss on the validation split, or None without data."""
+    return _evaluated(recipe, model, subject.data.val if subject.data else None)
+
+
+def _evaluated(recipe: Recipe, model: nn.Module, dataset: Any) -> dict[str, Any] | None:
+    if dataset is None or recipe.data is None:
+        return None
+    device = resolve(recipe.device)
+    model.to(device)
+    result = evaluate(
+        model, batches(dataset, recipe.data.batch_size * 2, device=device), recipe.metric
+    )
+    model.to("cpu")
+    return plain(result)
+
+
+def described(recipe: Recipe, metric: dict[str, Any] | None) -> str:
+    """``accuracy 97.20 % on validation``."""
+    if metric is None:
+        return "no data to validate on"
+    value = metric[recipe.metric]
+    text = f"{100 * value:.2f} %" if get_metric(recipe.metric).is_share else f"{value:.4g}"
+    return f"{recipe.metric} {text} on validation"
+
+
+class Clock:
+    """Seconds between laps."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Book the time since the last lap under a name."""
+        now = time.perf_counter()
+        self.laps[name] = self.laps.get(name, 0.0) + now - self._last
+        self._last = now
+
+
+def _train(
+    recipe: Recipe,
+    subject: Subject,
+    model: nn.Module,
+    section: TrainingSection,
+    stage: str,
+    folder: Path,
+    listener: Listener,
+    teacher: nn.Module | None,
+) -> list[dict[str, Any]]:
+    if subject.data is None or recipe.data is None:
+        raise InputError(f"the recipe trains ({stage}) but names no data; add a 'data' section")
+    settings = FinetuneSettings(
+        epochs=section.epochs,
+        batch_size=section.batch_size or recipe.data.batch_size,
+        optimizer=section.optimizer,
+        learning_rate=section.learning_rate,
+        momentum=section.momentum,
+        weight_decay=section.weight_decay,
+        schedule=section.schedule,
+        warmup=section.warmup,
+        label_smoothing=section.label_smoothing,
+        gradient_clip=section.gradient_clip,
+        distill=section.distill,
+        temperature=section.temperature,
+        augmentation=Augmentation(**section.augmentation.model_dump()),
+        mixed_precision=section.mixed_precision,
+        keep_best=section.keep_best,
+        seed=recipe.seed,
+    )
+    listener.begin(stage, section.epochs)
+    history: list[dict[str, Any]] = []
+
+    def on_epoch(report: EpochReport) -> None:
+        metric = (report.validation or {}).get(recipe.metric)
+        note = f"loss {report.loss:.3f}" + (f", {recipe.metric} {metric:.4f}" if metric else "")
+        listener.tick(stage, report.epoch + 1, note)
+
+    result = finetune(
+        model,
+        subject.data.train,
+        settings,
+        teacher=teacher,
+        validate=_validator(recipe, subject),
+        checkpoint=folder / "checkpoints" / stage.replace(" ", "-"),
+        on_epoch=on_epoch,
+        device=resolve(recipe.device),
+    )
+    for report in result.epochs:
+        history.append(
+            {
+                "epoch": report.epoch + 1,
+                "loss": report.loss,
+                "validation": plain(report.validation),
+                "seconds": report.seconds,
+            }
+        )
+    return history
+
+
+def _validator(recipe: Recipe, subject: Subject) -> Callable[[nn.Module], dict[str, float]]:
+    data, section = subject.data, recipe.data
+    assert data is not None and section is not None
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        device = next(model.parameters()).device
+        found = evaluate(model, batches(data.val, section.batch_size * 2, device=device), recipe.metric)
+        return {name: float(value) for name, value in found.items()}
+
+    return validate
+
+
+def _calibration(recipe: Recipe, subject: Subject) -> Any:
+    """A fixed draw of training batches: never validation, never test."""
+    assert subject.data is not None and recipe.data is not None
+    left = recipe.data.calibration
+    for inputs, targets in batches(subject.data.train, recipe.data.batch_size, seed=recipe.seed):
+        yield inputs, targets
+        left -= recipe.data.batch_size
+        if left <= 0:
+            return
+
+
+def _budget_of_step(recipe: Recipe, dense: Any, step: int) -> dict[str, Quantity]:
+    """Shares of dense shrink by the same factor at every step: b^(t/T)."""
+    budget = {}
+    for name, text in recipe.target.model_dump(exclude_none=True).items():
+        full = float(getattr(dense, name))
+        share = min(1.0, parse_quantity(text, name).resolve(full) / full)
+        if step == recipe.pruning.steps:
+            budget[name] = parse_quantity(text, name)
+        else:
+            budget[name] = Quantity(share ** (step / recipe.pruning.steps), "fraction")
+    return budget

@@ -1,0 +1,172 @@
+"""``run``: a recipe from start to finish, every arrow saved, so that ``resume`` can go on.
+
+A stage is done when the journal says so; what it made lies in the run folder by then. The model
+of a stage is always read back from there, so that an undisturbed run and a resumed one work on
+the same bits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.config import Recipe
+from secateur.errors import InputError
+from secateur.job import folders, steps
+from secateur.job.listening import Listener, Silent
+from secateur.job.reporting import write_results
+from secateur.job.subjects import load_subject
+from secateur.journal import Journal
+from secateur.planning import PruningPlan
+from secateur.protocols import Subject
+from secateur.structure.structure import Structure, trace
+from secateur.surgery.storing import load, read_tensors, write_tensors
+from secateur.surgery.tensors import named_tensors, unique_tensors
+
+
+def run(recipe: Recipe, listener: Listener | None = None, command: str = "") -> dict[str, Any]:
+    """Carry a recipe out in a new run folder; returns the metrics document."""
+    listener = listener or Silent()
+    subject = load_subject(recipe)
+    folder = folders.new_folder(recipe, command)
+    listener.say(f"run folder: {folder}")
+    return work_on(recipe, subject, folder, listener)
+
+
+def resume(folder: str | Path, listener: Listener | None = None) -> dict[str, Any]:
+    """Go on with a run; returns the metrics document that the undisturbed run gives."""
+    folder = Path(folder)
+    recipe = folders.open_folder(folder)
+    return work_on(recipe, load_subject(recipe), folder, listener or Silent())
+
+
+@dataclass(eq=False)
+class Work:
+    """What the stages of a run share.
+
+    dense is on the CPU and untouched by what comes after; ``current`` is the folder of the
+    pruned model as the last finished stage left it.
+    """
+
+    recipe: Recipe
+    subject: Subject
+    folder: Path
+    journal: Journal
+    listener: Listener
+    dense: nn.Module
+    structure: Structure
+    current: Path | None = None
+
+    def build(self) -> nn.Module:
+        """A new dense model with the trained dense weights."""
+        model = self.subject.build()
+        tensors = read_tensors(self.folder / "dense.safetensors")
+        with torch.no_grad():
+            for name, own in named_tensors(model).items():
+                own.copy_(tensors[self.structure.aliases.get(name, name)])
+        return model.eval()
+
+    def model(self) -> nn.Module:
+        """The pruned model as it stands."""
+        assert self.current is not None
+        return load(self.current, self.subject.build).eval()
+
+    def plan(self) -> PruningPlan | None:
+        """The plan so far, in the numbering of the dense model."""
+        return PruningPlan.load(self.current / "plan.json") if self.current else None
+
+
+def work_on(
+    recipe: Recipe, subject: Subject, folder: Path, listener: Listener
+) -> dict[str, Any]:
+    """Do all stages of a run that are not done yet; returns the metrics document."""
+    journal = Journal(folder)
+    with folders.locked(folder), _threads(recipe.threads):
+        dense = _dense(recipe, subject, folder, journal, listener)
+        started = time.perf_counter()
+        listener.begin("trace")
+        structure = trace(dense, subject.example_inputs)
+        if not structure.groups:
+            raise InputError(
+                f"nothing of {recipe.model} can leave: all {len(structure.frozen)} dimensions are "
+                f"held, the first by {structure.frozen[0].op} ({structure.frozen[0].reason})"
+            )
+        work = Work(recipe, subject, folder, journal, listener, dense, structure)
+        if journal.done("trace") is None:
+            journal.append("trace", started, {"kind": "trace", "groups": len(structure.groups)})
+        listener.end("trace", f"{len(structure.groups)} groups, {len(structure.frozen)} frozen")
+        for step in range(1, recipe.pruning.steps + 1):
+            stage(work, f"prune {step}", "prune", lambda n=step: steps.prune(work, n))
+            last = step == recipe.pruning.steps
+            training = recipe.finetune if last else recipe.between
+            if training is not None and training.epochs:
+                name = "finetune" if last else f"train {step}"
+                stage(work, name, "train", lambda n=name, t=training: steps.train(work, n, t))
+        metrics = write_results(work)
+    return metrics
+
+
+def stage(work: Work, name: str, kind: str, action: Callable[[], dict[str, Any]]) -> None:
+    """Do a stage that makes a pruned model, or take what it made before.
+
+    The action saves a model into ``steps/NAME`` and returns what the journal keeps.
+    """
+    target = work.folder / "steps" / name.replace(" ", "-")
+    event = work.journal.done(name)
+    if event is None:
+        started = time.perf_counter()
+        result = action()
+        event = work.journal.append(name, started, {"kind": kind, **result})
+        work.listener.end(name, str(event.get("note", "")))
+    else:
+        work.listener.end(name, str(event.get("note", "")), reused=True)
+    work.current = target
+
+
+def _dense(
+    recipe: Recipe, subject: Subject, folder: Path, journal: Journal, listener: Listener
+) -> nn.Module:
+    """The dense model: trained first where the recipe says so, and kept in the run folder."""
+    path = folder / "dense.safetensors"
+    event = journal.done("dense")
+    model = subject.model
+    if event is None:
+        started = time.perf_counter()
+        history: list[dict[str, Any]] = []
+        if recipe.train_dense is not None:
+            model, history = steps.train_dense(recipe, subject, folder, listener)
+        tensors = {name: t.detach().cpu() for name, t in unique_tensors(model).items()}
+        write_tensors(path, tensors)
+        metric = steps.validated(recipe, subject, model)
+        note = steps.described(recipe, metric)
+        event = journal.append(
+            "dense",
+            started,
+            {"kind": "dense", "note": note, "validation": metric, "history": history},
+        )
+    listener.end("dense", str(event.get("note", "")))
+    tensors = read_tensors(path)
+    model = subject.build()
+    first = {id(t): name for name, t in reversed(unique_tensors(model).items())}
+    with torch.no_grad():
+        for tensor in named_tensors(model).values():
+            tensor.copy_(tensors[first[id(tensor)]])
+    return model.eval()
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,90 @@
+"""From a recipe to a subject: model, example inputs and data, all checked before work begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.config import Recipe
+from secateur.errors import InputError
+from secateur.protocols import Data, Subject
+from secateur.sources.data import check_labels, load_data
+from secateur.sources.models import load_model
+from secateur.structure.inputs import as_arguments
+from secateur.surgery.applying import refuse_nan
+
+
+def load_subject(recipe: Recipe) -> Subject:
+    """Load the model, then the data. Errors: InputError for whatever cannot be used."""
+    folder = Path(recipe.folder)
+    torch.manual_seed(recipe.seed)
+    weights = folder / recipe.weights if recipe.weights else None
+    subject = load_model(recipe.model, recipe.model_args, weights, folder)
+    refuse_nan(subject.model)
+    data = None
+    if recipe.data is not None:
+        section = recipe.data
+        data = load_data(
+            section.source,
+            folder,
+            recipe.seed,
+            path=section.path,
+            limit=section.limit,
+            image_size=section.image_size,
+            channels=section.channels,
+            val_share=section.val_share,
+        )
+    return with_inputs(subject, data, recipe.input)
+
+
+def with_inputs(subject: Subject, data: Data | None, shape: list[int] | None) -> Subject:
+    """The subject with its data, and with example inputs from the data, the shape or the model.
+
+    Errors: InputError when there are none, or when the model does not run on them.
+    """
+    inputs: Any = subject.example_inputs
+    if shape is not None:
+        generator = torch.Generator().manual_seed(0)
+        inputs = torch.randn(shape, generator=generator)
+    elif data is not None:
+        inputs = stacked([data.train[index][0] for index in range(min(2, len(data.train)))])  # type: ignore[arg-type]
+    if inputs is None:
+        raise InputError(
+            f"there are no example inputs for {subject.spec}; give data, or 'input' with a shape "
+            "such as [1, 3, 224, 224]"
+        )
+    if data is not None:
+        outputs = classes_of(subject.model, inputs)
+        if outputs is not None:
+            check_labels(data, outputs)
+    return Subject(subject.spec, subject.model, subject.build, inputs, data)
+
+
+def stacked(samples: list[Any]) -> Any:
+    """A batch of samples that are tensors, or dicts or tuples of tensors."""
+    return torch.utils.data.default_collate(samples)
+
+
+def classes_of(model: nn.Module, inputs: Any) -> int | None:
+    """Width of the model's logits [N, classes], or None for other outputs.
+
+    Errors: InputError when the model does not run on the inputs.
+    """
+    args, kwargs = as_arguments(inputs)
+    training = model.training
+    try:
+        with torch.no_grad():
+            output = model.eval()(*args, **kwargs)
+    # Whatever the user's forward raises becomes one sentence.
+    except Exception as error:
+        shapes = [tuple(t.shape) for t in args if isinstance(t, torch.Tensor)]
+        raise InputError(
+            f"the model does not run on inputs of shape {shapes}: {str(error).splitlines()[0]}"
+        ) from error
+    finally:
+        model.train(training)
+    is_logits = isinstance(output, torch.Tensor) and output.dim() == 2
+    return int(output.shape[1]) if is_logits else None

@@ -1,0 +1,1 @@
+"""What brings a pruned model back without gradients."""

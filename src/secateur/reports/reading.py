@@ -1,0 +1,68 @@
+"""Reading metrics.json: refuse what is another document, and take missing for null."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from secateur.errors import InputError
+from secateur.reports.numbers import finite
+
+SCHEMA = "secateur.metrics/1"
+
+Document = Mapping[str, Any]
+
+_RUNTIMES = {
+    "onnx": "ONNX Runtime",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "torch": "PyTorch",
+    "pytorch": "PyTorch",
+    "eager": "PyTorch",
+}
+
+
+def checked(metrics: Document) -> Document:
+    """``metrics`` itself. Raises InputError where it is no metrics.json of this schema."""
+    schema = metrics.get("schema") if isinstance(metrics, Mapping) else None
+    if schema != SCHEMA:
+        raise InputError(
+            f"a report wants the metrics.json of a run (schema {SCHEMA!r}), got schema {schema!r}"
+        )
+    for side in ("before", "after"):
+        if not isinstance(metrics.get(side), Mapping):
+            raise InputError(f"metrics.json: {side!r} is missing; run the job again to write it")
+    return metrics
+
+
+def mapping(document: Document, key: str) -> Document:
+    """The object under ``key``; empty where it is null or missing."""
+    return document.get(key) or {}
+
+
+def listing(document: Document, key: str) -> Sequence[Any]:
+    """The list under ``key``; empty where it is null or missing."""
+    return document.get(key) or ()
+
+
+def score(document: Document, side: str, kind: str = "metric", name: str | None = None) -> Any:
+    """The main (or the named) score of ``before`` or ``after``; None where not measured."""
+    return mapping(document[side], kind).get(name or document.get("metric"))
+
+
+def is_share(document: Document, *scores: Any) -> bool:
+    """Whether scores read as percentages: more is better and all that is there lies in 0..1."""
+    found = [value for value in map(finite, scores) if value is not None]
+    return bool(document.get("higher_is_better", True)) and all(0 <= v <= 1 for v in found)
+
+
+def runtime(document: Document) -> str:
+    """Where the latency was measured, in words: ``ONNX Runtime``."""
+    latency = mapping(document["after"], "latency") or mapping(document["before"], "latency")
+    name = str(latency.get("runtime") or "the target runtime")
+    return _RUNTIMES.get(name.lower(), name)
+
+
+def target(document: Document) -> str:
+    """The target in words, ``flops 0.5x, latency 12ms``; empty without one."""
+    return ", ".join(f"{key} {value}" for key, value in mapping(document, "target").items())

@@ -1,0 +1,97 @@
+"""Losses: cross-entropy where targets are whole numbers, mean squared error where they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from secateur.errors import InputError
+
+Loss = Callable[[Any, Any], torch.Tensor]
+
+IGNORED = -100  # the class of positions that do not count, as in PyTorch
+
+
+def default_loss(outputs: Any, targets: Any, label_smoothing: float = 0.0) -> torch.Tensor:
+    """Mean loss of a batch, a scalar; integer targets are classes, float targets are values.
+
+    outputs: [N, C] or [N, C, ...] or [N, ..., C] logits for classes (``class_dimension``), or the
+             targets' shape for values; also a mapping or tuple that holds them.
+    label_smoothing: share in [0, 1) of the target spread over all classes.
+    Errors: InputError for shapes that do not belong together.
+    """
+    logits = logits_of(outputs)
+    if not isinstance(targets, torch.Tensor):
+        raise InputError(
+            f"targets are a {type(targets).__name__}; the default loss wants a tensor: give a "
+            "loss of your own"
+        )
+    if is_classes(targets):
+        dimension = class_dimension(logits, targets)
+        return functional.cross_entropy(
+            logits.movedim(dimension, 1),
+            targets.long(),
+            ignore_index=IGNORED,
+            label_smoothing=label_smoothing,
+        )
+    if label_smoothing:
+        raise InputError("label_smoothing is for classes, and the targets are floats; set it to 0")
+    return functional.mse_loss(logits, _as_values(targets, logits))
+
+
+def logits_of(outputs: Any) -> torch.Tensor:
+    """The tensor a model is trained on: its output, ``logits`` of a mapping, the first of a tuple.
+
+    Errors: InputError where there is none.
+    """
+    found = outputs
+    if isinstance(found, Mapping):
+        found = found["logits"] if "logits" in found else next(iter(found.values()), None)
+    elif isinstance(found, (tuple, list)) and found:
+        found = found[0]
+    if isinstance(found, torch.Tensor):
+        return found
+    raise InputError(
+        f"the model returns a {type(outputs).__name__} without a tensor in its first place; give "
+        "a loss of your own"
+    )
+
+
+def is_classes(targets: torch.Tensor) -> bool:
+    """Whether targets are numbers of classes: any integer type."""
+    return not (targets.is_floating_point() or targets.is_complex())
+
+
+def class_dimension(logits: torch.Tensor, targets: torch.Tensor) -> int:
+    """The dimension of ``logits`` that counts classes: 1, or the last for [N, ..., C].
+
+    Where both would fit ([N, C, C] and targets [N, C]) it is 1, as in PyTorch.
+    Errors: InputError where neither fits.
+    """
+    shape, wanted = tuple(logits.shape), tuple(targets.shape)
+    if len(shape) == len(wanted) + 1 and len(shape) > 1:
+        if shape[:1] + shape[2:] == wanted:
+            return 1
+        if shape[:-1] == wanted:
+            return len(shape) - 1
+    raise InputError(
+        f"the model returns {list(shape)} for integer targets {list(wanted)}; expected one "
+        "dimension more, that of the classes: [N, C] for [N]"
+    )
+
+
+def _as_values(targets: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    """Float targets in the shape and type of the outputs; [N] and [N, 1] are the same."""
+
+    def essential(tensor: torch.Tensor) -> list[int]:
+        return [size for size in tensor.shape[1:] if size != 1]
+
+    if targets.shape[:1] != outputs.shape[:1] or essential(targets) != essential(outputs):
+        raise InputError(
+            f"the model returns {list(outputs.shape)} for float targets {list(targets.shape)}; "
+            "expected the same shape"
+        )
+    return targets.reshape(outputs.shape).to(outputs.dtype)

@@ -1,0 +1,265 @@
+"""torchvision's nets whole: removed equals zeroed in eval and train mode, counted equals real."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import secateur as sc
+from oracle import SurvivorNorm, call, largest, leaves, randomise, zeroed
+from secateur.surgery.applying import origin_of
+from torchvision_shim import import_torchvision
+
+Method = Literal["auto", "graph"]
+Slices = dict[tuple[str, int], np.ndarray]
+
+TOLERANCE = 1e-6  # float64, relative to what pruning changes at all
+NOTICEABLE = 1e-3  # least effect of a plan, and least error of a wrong one
+
+
+@dataclass(frozen=True)
+class Net:
+    """One net: the side of its square images, the surgery that ``auto`` must find, its chance.
+
+    chance: whether train mode draws random numbers as torchvision builds the net.
+    """
+
+    pixels: int = 64
+    kind: Literal["module", "graph"] = "module"
+    chance: bool = False
+
+
+NETS = {
+    "resnet18": Net(),
+    "resnet50": Net(),
+    "vgg11_bn": Net(chance=True),
+    "densenet121": Net(),
+    "mobilenet_v2": Net(chance=True),
+    "mobilenet_v3_small": Net(chance=True),
+    "efficientnet_b0": Net(chance=True),
+    "shufflenet_v2_x1_0": Net(kind="graph"),  # chunk(2) halves what loses unequal numbers
+    "resnext50_32x4d": Net(),
+    "regnet_y_400mf": Net(),
+    "googlenet": Net(chance=True),
+    "inception_v3": Net(299, chance=True),  # its auxiliary head takes nothing smaller
+    "convnext_tiny": Net(chance=True),
+    "vit_b_16": Net(224, "graph"),  # nn.MultiheadAttention checks its embedding width
+    "swin_t": Net(224, "graph", chance=True),  # the head width is taken from the whole width
+}
+# One worker runs all tests of a net, so that it is traced once (pytest --dist loadgroup).
+EACH = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NETS]
+RANDOM = [
+    pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NETS if NETS[name].chance
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A randomised float64 net without dropout, a plan over all its groups, and the oracle.
+
+    dense, zeros: eval outputs of the net and of its zeroed copy.
+    """
+
+    model: nn.Module
+    image: Tensor  # batch 3; the structure was traced with a batch of 2
+    structure: sc.Structure
+    plan: sc.PruningPlan
+    reference: nn.Module
+    dense: list[Tensor]
+    zeros: list[Tensor]
+
+
+def build(name: str) -> nn.Module:
+    """The net as torchvision builds it."""
+    models = import_torchvision().models
+    quick = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    torch.manual_seed(0)
+    return models.get_model(name, weights=None, **quick)
+
+
+def without_chance(model: nn.Module) -> nn.Module:
+    """The same model with all drop rates at zero, so that train mode can be compared."""
+    depth = import_torchvision().ops.StochasticDepth
+    for module in model.modules():
+        if isinstance(module, nn.Dropout | depth):
+            module.p = 0.0
+    return model
+
+
+@lru_cache(maxsize=1)
+def subject(name: str) -> Subject:
+    """Traced once for all tests of a net."""
+    model = randomise(without_chance(build(name)), seed=0).eval()
+    pixels = NETS[name].pixels
+    image = torch.randn(3, 3, pixels, pixels, dtype=torch.float64)
+    structure = sc.trace(model, image[:2])
+    generator = np.random.default_rng(0)
+    remove: dict[str, list[int]] = {}
+    for group in structure.groups:
+        count = max(1, int(group.size * generator.uniform(0.1, 0.5)))
+        remove[group.name] = sorted(generator.permutation(group.size)[:count].tolist())
+    reference = zeros_at(model, structure, remove)
+    dense, zeros = ([x.detach() for x in leaves(call(m.eval(), image))] for m in (model, reference))
+    return Subject(model, image, structure, sc.PruningPlan(remove), reference, dense, zeros)
+
+
+@lru_cache(maxsize=2)
+def pruned(name: str, method: Method) -> nn.Module:
+    """The net after its plan; tests that change it take a copy."""
+    net = subject(name)
+    return sc.apply(net.model, net.plan, net.image[:2], method=method, structure=net.structure)
+
+
+def removed_slices(structure: sc.Structure, plan: Mapping[str, Any]) -> Slices:
+    """Indices of every tensor dimension that leave, from the members of the groups alone."""
+    lists: dict[tuple[str, int], list[np.ndarray]] = {}
+    for name, units in plan.items():
+        for member in structure.group(name).members:
+            indices = lists.setdefault((member.tensor, member.dim), [])
+            indices.append(member.index[list(units)].ravel())
+    return {key: np.unique(np.concatenate(value)) for key, value in lists.items()}
+
+
+class ChannelsFirst(SurvivorNorm):
+    """The same over the channels of images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def zeros_at(model: nn.Module, structure: sc.Structure, plan: Mapping[str, Any]) -> nn.Module:
+    """The oracle's zeroed copy; ConvNeXt's norms for images are layer norms between permutes."""
+    result = zeroed(model, removed_slices(structure, plan))
+    for name, module in model.named_modules():
+        if isinstance(module, import_torchvision().models.convnext.LayerNorm2d):
+            norm = result.get_submodule(name)
+            if isinstance(norm, SurvivorNorm):
+                dense = copy.copy(module)
+                dense._parameters = dict(norm._parameters)  # zeroed
+                result.set_submodule(name, ChannelsFirst(dense, norm.get_buffer("alive")))
+    return result
+
+
+@pytest.mark.parametrize("method", ["auto", "graph"])
+@pytest.mark.parametrize("name", EACH)
+def test_removed_equals_zeroed(name: str, method: Method) -> None:
+    net = subject(name)
+    effect = largest(net.zeros, net.dense)
+    assert effect >= NOTICEABLE * max(float(x.abs().max()) for x in net.dense)
+    model = pruned(name, method)
+    assert origin_of(model).kind == (NETS[name].kind if method == "auto" else "graph")
+    seen = [x.detach() for x in leaves(call(model.eval(), net.image))]
+    assert largest(seen, net.zeros) <= TOLERANCE * effect
+    one = [x.detach() for x in leaves(call(model, net.image[:1]))]
+    assert largest(one, [x[:1] for x in net.zeros]) <= TOLERANCE * effect
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_a_wrong_plan_is_noticed(name: str) -> None:
+    """The error of the oracle when other units of one group leave than were zeroed."""
+    net = subject(name)
+    effect = largest(net.zeros, net.dense)
+    seen = [x.detach() for x in leaves(call(pruned(name, "auto").eval(), net.image))]
+    generator = np.random.default_rng(1)
+    groups = net.structure.groups
+    errors = []
+    for group in (groups[i] for i in generator.permutation(len(groups))[:3]):
+        gone = net.plan.remove[group.name]
+        kept = np.setdiff1d(np.arange(group.size), gone)
+        other = sorted({*gone[1:], int(generator.choice(kept))})
+        wrong = zeros_at(net.model, net.structure, {**net.plan.remove, group.name: other})
+        out = [x.detach() for x in leaves(call(wrong.eval(), net.image))]
+        errors.append(largest(seen, out) / effect)
+    assert max(errors) >= NOTICEABLE, errors
+
+
+@pytest.mark.parametrize("method", ["auto", "graph"])
+@pytest.mark.parametrize("name", EACH)
+def test_train_mode_and_gradients_are_those_of_the_zeroed_copy(name: str, method: Method) -> None:
+    net = subject(name)
+    kept = net.structure.kept(net.plan.remove)
+    model, reference = copy.deepcopy(pruned(name, method)), copy.deepcopy(net.reference)
+    outputs = []
+    for m in (model, reference):
+        out = leaves(call(m.train(), net.image))
+        torch.stack([x.square().mean() for x in out]).sum().backward()
+        outputs.append([x.detach() for x in out])
+    size = max(float(x.abs().max()) for x in outputs[1])
+    assert largest(*outputs) <= TOLERANCE * size
+
+    def survivors(tensor: str, value: Tensor) -> Tensor:
+        for dim in range(value.dim()):
+            if (tensor, dim) in kept:
+                value = value.index_select(dim, torch.from_numpy(kept[tensor, dim]))
+        return value
+
+    wanted = {
+        tensor: survivors(tensor, p.grad)
+        for tensor, p in reference.named_parameters()
+        if p.grad is not None
+    }
+    seen = {tensor: p.grad for tensor, p in model.named_parameters() if p.grad is not None}
+    assert seen.keys() == wanted.keys() == dict(net.model.named_parameters()).keys()
+    steepest = max(float(gradient.abs().max()) for gradient in wanted.values())
+    for tensor, gradient in wanted.items():
+        # biases before a batch norm have no gradient but noise
+        size = max(float(gradient.abs().max()), TOLERANCE * steepest)
+        assert float((seen[tensor] - gradient).abs().max()) <= TOLERANCE * size, tensor
+    statistics = dict(model.named_buffers())
+    for tensor, value in reference.named_buffers():
+        if tensor.endswith(("running_mean", "running_var")):
+            torch.testing.assert_close(statistics[tensor], survivors(tensor, value), msg=tensor)
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_dropped_units_and_blocks_stay_random_in_train_mode(name: str) -> None:
+    """As torchvision builds it, in float32: train mode draws, eval mode does not."""
+    model = build(name)
+    image = torch.randn(2, 3, NETS[name].pixels, NETS[name].pixels)
+    structure = sc.trace(model, image)
+    plan = sc.PruningPlan({group.name: [0] for group in structure.groups})
+    for method in ("module", "graph") if NETS[name].kind == "module" else ("graph",):
+        smaller = sc.apply(model, plan, image, method=method, structure=structure)
+        assert smaller.training
+        first, second = (leaves(smaller(image)) for _ in range(2))
+        assert not any(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+        torch.stack([x.square().mean() for x in first]).sum().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in smaller.parameters())
+        first, second = (leaves(smaller.eval()(image)) for _ in range(2))
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_counted_cost_is_the_real_one(name: str) -> None:
+    net = subject(name)
+    for model, plan in (
+        (net.model, {}),
+        (pruned(name, "auto"), net.plan.remove),
+        (pruned(name, "graph"), net.plan.remove),
+    ):
+        cost = net.structure.cost(plan)
+        assert cost.params == sum(p.numel() for p in model.parameters())
+        assert cost.flops == flops(model, net.image[:1])
+
+
+def flops(model: nn.Module, image: Tensor) -> int:
+    """What torch counts for one sample; on meta no fused CPU kernel hides work from it."""
+    with FlopCounterMode(display=False) as counter:
+        copy.deepcopy(model).to("meta").eval()(image.to("meta"))
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", [p for p in EACH if NETS[p.values[0]].kind == "graph"])
+def test_module_surgery_names_the_line_that_holds_a_size(name: str) -> None:
+    net = subject(name)
+    with pytest.raises(sc.SurgeryError, match=r"\w+\.py:\d+: "):
+        sc.apply(net.model, net.plan, net.image[:2], method="module", structure=net.structure)
