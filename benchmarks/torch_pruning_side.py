@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,8 +27,10 @@ class Told:
     heads:   the number of heads of layers that pack queries, keys and values.
     round_to: widths stay a multiple of this.
     mend:    corrects what the model's code says of its own sizes, after each pruning.
+    words:   the same for a reader.
     """
 
+    words: str
     outputs: Callable[[nn.Module], list[nn.Module]]
     heads: Callable[[nn.Module], dict[nn.Module, int]] = lambda model: {}
     round_to: int | None = None
@@ -44,11 +45,12 @@ def pruner(
     ratio: float,
     steps: int = 1,
     scope: str = "local",
+    most: float = 1.0,
 ) -> Any:
     """A pruner of ``model``, which it changes in place.
 
     scope: "local" (the same ratio everywhere), "global", or "isomorphic" (ranked within groups of
-           the same form; Fang et al., ECCV 2024).
+           the same form; Fang et al., ECCV 2024). most: share of a width that may leave.
     """
     with warnings.catch_warnings():
         # It warns of class token and positions, whose last dimension it then prunes: right here.
@@ -59,10 +61,11 @@ def pruner(
             importance=importance,
             pruning_ratio=ratio,
             iterative_steps=steps,
+            max_pruning_ratio=most,
             global_pruning=scope != "local",
             isomorphic=scope == "isomorphic",
             ignored_layers=told.outputs(model),
-            round_to=told.round_to,
+            round_to=told.round_to,  # type: ignore[arg-type]
             num_heads=told.heads(model),
             # The defaults are dictionaries that all pruners of a process would share.
             in_channel_groups={},
@@ -95,6 +98,7 @@ def prune_to(
     cost: Callable[[nn.Module], float],
     budget: float,
     batches: Iterable[tuple[Tensor, Tensor]],
+    most: float = 1.0,
 ) -> nn.Module:
     """A pruned copy: steps of 1/400 of the widths until ``cost`` is no more than ``budget``.
 
@@ -103,23 +107,15 @@ def prune_to(
     model = copy.deepcopy(model)
     if criterion == "taylor":
         accumulate_gradients(model, batches)
-    walker = pruner(model, inputs, importance(criterion), told, 1.0, STEPS, scope)
+    walker = pruner(model, inputs, importance(criterion), told, 1.0, STEPS, scope, most)
     for _ in range(STEPS):
         for group in walker.step(interactive=True):
             group.prune()
-            _tell_heads(model, told)
+            told.mend(model)
             if cost(model) <= budget:
                 model.zero_grad()
                 return model
     raise RuntimeError(f"Torch-Pruning ended at cost {cost(model):.3g}, above {budget:.3g}")
-
-
-def prune_once(model: nn.Module, inputs: Tensor, told: Told, ratio: float) -> list[Any]:
-    """Graph, L2 importance and one step in place; returns the history of what was pruned."""
-    one = pruner(model, inputs, importance("l2"), told, ratio)
-    one.step()
-    _tell_heads(model, told)
-    return one.pruning_history()
 
 
 def replay(model: nn.Module, inputs: Tensor, told: Told, history: list[Any]) -> nn.Module:
@@ -127,7 +123,3 @@ def replay(model: nn.Module, inputs: Tensor, told: Told, history: list[Any]) -> 
     model = copy.deepcopy(model)
     pruner(model, inputs, importance("l2"), told, 0.0).load_pruning_history(history)
     return model
-
-
-def _tell_heads(model: nn.Module, told: Told) -> None:
-    told.mend(model)

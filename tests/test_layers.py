@@ -18,9 +18,9 @@ import secateur
 FLOORS = {
     0: "errors registry quantities protocols",
     1: "structure",
-    2: "planning surgery masks verification repair measure runtimes training",
+    2: "journal planning surgery masks verification repair measure runtimes training",
     3: "criteria policies schedules regularisers searching metrics sources exporters reports",
-    4: "job config",
+    4: "job config choosing",
     5: "cli dashboard __init__ __main__",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}

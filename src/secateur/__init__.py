@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from secateur.choosing import plan
     from secateur.errors import (
         BudgetError,
         CaptureError,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         SecateurError,
         SurgeryError,
     )
+    from secateur.job.compressing import Result, compress
     from secateur.planning import PruningPlan
     from secateur.structure.groups import Frozen, Group, Member
     from secateur.structure.structure import Structure, trace
@@ -34,6 +36,8 @@ _PLACES = {
     "secateur.planning": ("PruningPlan",),
     "secateur.structure.groups": ("Frozen", "Group", "Member"),
     "secateur.structure.structure": ("Structure", "trace"),
+    "secateur.choosing": ("plan",),
+    "secateur.job.compressing": ("Result", "compress"),
     "secateur.surgery.applying": ("apply",),
     "secateur.surgery.storing": ("load", "save"),
     "secateur.verification": ("Verdict", "verify"),
@@ -51,12 +55,15 @@ __all__ = [
     "PlanError",
     "PlanMismatch",
     "PruningPlan",
+    "Result",
     "SecateurError",
     "Structure",
     "SurgeryError",
     "Verdict",
     "apply",
+    "compress",
     "load",
+    "plan",
     "save",
     "trace",
     "verify",

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from secateur.errors import InputError
-from secateur.quantities import Kind, parse_quantity
+from secateur.quantities import Kind, Quantity, parse_quantity
 
 
 def _quantity(kind: Kind) -> Any:
@@ -31,12 +31,12 @@ class DataSection(Section):
 
     source: str
     path: str | None = None
-    batch_size: int = Field(128, ge=1)
-    limit: int | None = Field(None, ge=1)
-    image_size: int | None = Field(None, ge=1)
-    channels: int | None = Field(None, ge=1)
-    val_share: float | None = Field(None, gt=0, lt=1)
-    calibration: int = Field(1024, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    limit: int | None = Field(default=None, ge=1)
+    image_size: int | None = Field(default=None, ge=1)
+    channels: int | None = Field(default=None, ge=1)
+    val_share: float | None = Field(default=None, gt=0, lt=1)
+    calibration: int = Field(default=1024, ge=1)
 
 
 class TargetSection(Section):
@@ -45,6 +45,15 @@ class TargetSection(Section):
     flops: _quantity("flops") | None = None  # type: ignore[valid-type]
     params: _quantity("params") | None = None  # type: ignore[valid-type]
 
+    def budgets(self) -> dict[Literal["flops", "params"], Quantity]:
+        """What is given, read."""
+        found: dict[Literal["flops", "params"], Quantity] = {}
+        if self.flops is not None:
+            found["flops"] = parse_quantity(self.flops, "flops")
+        if self.params is not None:
+            found["params"] = parse_quantity(self.params, "params")
+        return found
+
 
 class PruningSection(Section):
     """What goes. ``layers`` maps a name, a glob or ``type:NAME`` to a share, or to ``keep``."""
@@ -52,11 +61,11 @@ class PruningSection(Section):
     criterion: str = "l2"
     scope: Literal["global", "local", "uniform"] = "global"
     normalise: str | None = None
-    round_to: int = Field(1, ge=1)
-    floor: int = Field(1, ge=1)
-    min_share: float = Field(0.1, ge=0, le=1)
-    steps: int = Field(1, ge=1)
-    layers: dict[str, float | str] = Field(default_factory=dict)
+    round_to: int = Field(default=1, ge=1)
+    floor: int = Field(default=1, ge=1)
+    min_share: float = Field(default=0.1, ge=0, le=1)
+    steps: int = Field(default=1, ge=1)
+    layers: dict[str, Literal["keep"] | float | bool] = Field(default_factory=dict)
     method: Literal["auto", "module", "graph"] = "auto"
     recalibrate: bool = True
 
@@ -64,30 +73,30 @@ class PruningSection(Section):
 class AugmentationSection(Section):
     """All off by default."""
 
-    flip: float = Field(0.0, ge=0, le=1)
-    crop: int = Field(0, ge=0)
-    scale: float = Field(0.0, ge=0, lt=1)
-    rotate: float = Field(0.0, ge=0)
-    jitter: float = Field(0.0, ge=0)
-    noise: float = Field(0.0, ge=0)
-    occlusion: float = Field(0.0, ge=0, le=1)
+    flip: float = Field(default=0.0, ge=0, le=1)
+    crop: int = Field(default=0, ge=0)
+    scale: float = Field(default=0.0, ge=0, lt=1)
+    rotate: float = Field(default=0.0, ge=0)
+    jitter: float = Field(default=0.0, ge=0)
+    noise: float = Field(default=0.0, ge=0)
+    occlusion: float = Field(default=0.0, ge=0, le=1)
 
 
 class TrainingSection(Section):
     """A training: the dense one before, the short ones between steps, the last one after."""
 
-    epochs: int = Field(1, ge=0)
-    batch_size: int | None = Field(None, ge=1)
+    epochs: int = Field(default=1, ge=0)
+    batch_size: int | None = Field(default=None, ge=1)
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    learning_rate: float = Field(0.01, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
+    learning_rate: float = Field(default=0.01, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
     schedule: Literal["constant", "cosine", "onecycle", "step", "linear"] = "cosine"
-    warmup: float = Field(0.0, ge=0, lt=1)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    gradient_clip: float | None = Field(None, gt=0)
-    distill: float = Field(0.0, ge=0, le=1)
-    temperature: float = Field(4.0, gt=0)
+    warmup: float = Field(default=0.0, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    gradient_clip: float | None = Field(default=None, gt=0)
+    distill: float = Field(default=0.0, ge=0, le=1)
+    temperature: float = Field(default=4.0, gt=0)
     mixed_precision: Literal["auto", "off"] = "auto"
     keep_best: bool = True
     augmentation: AugmentationSection = AugmentationSection()
@@ -97,9 +106,9 @@ class LatencySection(Section):
     """How the two models are timed in turn."""
 
     runtime: Literal["onnxruntime", "eager"] = "onnxruntime"
-    batch: int = Field(1, ge=1)
-    threads: int = Field(1, ge=1)
-    seconds: float = Field(4.0, gt=0)
+    batch: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1)
+    seconds: float = Field(default=4.0, gt=0)
 
 
 class Recipe(Section):
@@ -121,13 +130,18 @@ class Recipe(Section):
     latency: LatencySection | None = LatencySection()
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
     output: str | None = None
     folder: str = "."  # where relative paths start: the recipe's own folder
 
 
-def load_recipe(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> Recipe:
+def load_recipe(path: str | os.PathLike[str]) -> Recipe:
     """A recipe file. Errors: InputError for a missing file, bad YAML, unknown keys, bad values."""
+    return read_recipe(load_document(path), str(path))
+
+
+def load_document(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The mapping of a recipe file, its folder filled in. Errors: InputError."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no recipe {path}")
@@ -138,9 +152,9 @@ def load_recipe(path: str | os.PathLike[str], overrides: Mapping[str, Any] | Non
         line = f", line {place.line + 1}" if place else ""
         raise InputError(f"{path} is not YAML{line}: {str(error).splitlines()[0]}") from error
     if not isinstance(document, dict):
-        raise InputError(f"{path} holds {type(document).__name__}; expected a mapping of keys")
+        raise InputError(f"{path} holds a {type(document).__name__}; expected a mapping of keys")
     document.setdefault("folder", str(path.parent.resolve()))
-    return read_recipe({**document, **(overrides or {})}, str(path))
+    return document
 
 
 def read_recipe(document: Mapping[str, Any], source: str = "recipe") -> Recipe:

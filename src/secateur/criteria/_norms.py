@@ -10,5 +10,7 @@ from secateur.protocols import Statistics, UnitMember
 
 def norm(members: list[UnitMember], statistics: Statistics, p: int) -> torch.Tensor:
     """(sum over all entries of all members of |w|^p)^(1/p): float64 [units]."""
-    powers = [rows.abs().pow(p).sum(1) for rows in gathered(members, statistics.tensors)]
-    return torch.stack(powers).sum(0).pow(1 / p).cpu()
+    norms = [
+        torch.linalg.vector_norm(rows, p, dim=1) for rows in gathered(members, statistics.tensors)
+    ]
+    return torch.linalg.vector_norm(torch.stack(norms), p, dim=0).cpu()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from secateur.criteria._gather import gathered, lookup, parameters
+from secateur.criteria._gather import gathered, parameters
 from secateur.errors import InputError
 from secateur.protocols import Statistics, UnitGroup
 
 
-def products(
-    group: UnitGroup, statistics: Statistics, name: str, absolute: bool
-) -> torch.Tensor:
+def products(group: UnitGroup, statistics: Statistics, name: str, absolute: bool) -> torch.Tensor:
     """Sum of w * g over what a unit owns, per calibration batch: float64 [batches, units].
 
     absolute: sum |w * g| instead. name: the criterion that asks.
@@ -30,7 +28,7 @@ def products(
     weights = gathered(members, statistics.tensors)
     # ``gathered`` is lazy: one member of one tensor is held at a time, for one batch at a time.
     gradients = [
-        gathered(members, {m.tensor: lookup(statistics.gradients, m.tensor)[b] for m in members})
+        gathered(members, {m.tensor: statistics.gradients[m.tensor][b] for m in members})
         for b in range(batches)
     ]
     for rows in weights:

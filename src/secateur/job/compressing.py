@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from secateur.config import read_recipe
 from secateur.errors import InputError
-from secateur.exporters import ExportResult, export
+from secateur.exporters import export
+from secateur.exporters._result import ExportResult
 from secateur.job import folders
 from secateur.job.listening import Listener, Silent
 from secateur.job.story import work_on
@@ -133,7 +134,7 @@ def compress(
 
 
 def _data(train: Any, val: Any, test: Any) -> Data | None:
-    sets = [s.dataset if isinstance(s, DataLoader) else s for s in (train, val, test)]
+    sets: list[Any] = [s.dataset if isinstance(s, DataLoader) else s for s in (train, val, test)]
     if sets[0] is None:
         if sets[1] is not None or sets[2] is not None:
             raise InputError("val or test were given without train; give train as well")
@@ -152,5 +153,3 @@ def _data(train: Any, val: Any, test: Any) -> Data | None:
         sets[1] = Subset(sets[0], order[:cut])
         sets[0] = Subset(sets[0], order[cut:])
     return Data("given", sets[0], sets[1], sets[2])
-
-

@@ -89,7 +89,9 @@ def list_runs(root: Path) -> list[dict[str, Any]]:
                 "target": recipe.target.model_dump(exclude_none=True),
                 "state": "done" if metrics else "unfinished",
                 "metric": metrics["after"]["metric"] if metrics else None,
-                "flops": metrics["after"]["flops"] / metrics["before"]["flops"] if metrics else None,
+                "flops": metrics["after"]["flops"] / metrics["before"]["flops"]
+                if metrics
+                else None,
                 "changed": recipe_file.stat().st_mtime,
             }
         )

@@ -24,6 +24,10 @@ class Listener(Protocol):
         """A remark."""
         ...
 
+    def folder(self, path: str) -> None:
+        """Where the run is kept: from here on it can be resumed."""
+        ...
+
 
 class Silent:
     """Hears and keeps quiet."""
@@ -38,6 +42,9 @@ class Silent:
         """Nothing."""
 
     def say(self, text: str) -> None:
+        """Nothing."""
+
+    def folder(self, path: str) -> None:
         """Nothing."""
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +11,10 @@ from secateur.config import LatencySection
 from secateur.measure.latency import PairedTiming, Timing, time_pair
 from secateur.measure.memory import peak_activation_bytes
 from secateur.measure.operations import count_flops
-from secateur.measure.sizes import count_params
+from secateur.measure.sizes import count_bytes, count_params
+from secateur.runtimes.eager import runner
+from secateur.runtimes.onnxruntime import session
 from secateur.structure.inputs import ExampleInputs, as_arguments, map_tensors
-from secateur.surgery.storing import write_tensors
-from secateur.surgery.tensors import unique_tensors
 from secateur.training.stepping import time_step
 
 
@@ -31,19 +29,11 @@ def measured(
     figures = {
         "params": count_params(model),
         "flops": report.flops,
-        "bytes": bytes_on_disk(model),
+        "bytes": count_bytes(model),
         "peak_memory": peak_activation_bytes(model, one_sample(example_inputs)),
         "train_step": None if batch is None else time_step(model, batch),
     }
     return figures, tuple(report.uncounted)
-
-
-def bytes_on_disk(model: nn.Module) -> int:
-    """Size of the model's tensors as safetensors."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.safetensors"
-        write_tensors(path, {n: t.cpu() for n, t in unique_tensors(model).items()})
-        return path.stat().st_size
 
 
 def one_sample(example_inputs: ExampleInputs, count: int = 1) -> Any:
@@ -70,18 +60,20 @@ def paired_latency(
         return {"before": None, "after": None, "speedup": None}
     inputs = one_sample(example_inputs, section.batch)
     if section.runtime == "onnxruntime":
-        from secateur.runtimes.onnxruntime import session
-
-        files = [next((e["file"] for e in exports[side] if e["name"] == "onnx"), None)
-                 for side in ("dense", "pruned")]  # fmt: skip
-        if None in files:
+        files = [
+            entry["file"]
+            for side in ("dense", "pruned")
+            for entry in exports[side]
+            if entry["name"] == "onnx"
+        ]
+        if len(files) < 2:
             return {"before": None, "after": None, "speedup": None}
         runs = [session(file, section.threads) for file in files]
-        flat = tuple(t for t in torch.utils._pytree.tree_leaves(inputs) if isinstance(t, torch.Tensor))
-        timing = time_pair(lambda: runs[0](flat), lambda: runs[1](flat), seconds=section.seconds)
+        feeds = [run.feed(inputs) for run in runs]
+        timing = time_pair(
+            lambda: runs[0].run(feeds[0]), lambda: runs[1].run(feeds[1]), seconds=section.seconds
+        )
     else:
-        from secateur.runtimes.eager import runner
-
         first = runner(dense, section.threads)
         second = runner(pruned, section.threads)
         timing = time_pair(lambda: first(inputs), lambda: second(inputs), seconds=section.seconds)

@@ -60,7 +60,10 @@ def write_results(work: Work) -> dict[str, Any]:
         "speedup": latency["speedup"],
         "metric": work.recipe.metric,
         "higher_is_better": get_metric(work.recipe.metric).higher_is_better,
-        "parity": {e["name"]: {"max_abs": e["max_abs"], "relative": e["relative"]} for e in exports["pruned"]},
+        "parity": {
+            e["name"]: {"max_abs": e["max_abs"], "relative": e["relative"]}
+            for e in exports["pruned"]
+        },
         "surgery": origin_of(pruned).kind,
         "uncounted": sorted(set(uncounted)),
     }
@@ -227,7 +230,8 @@ def _cost(work: Work) -> dict[str, float]:
     """Seconds by kind of work."""
     cost: dict[str, float] = {}
     for event in work.journal.events():
-        kind = {"train": "finetune", "dense": "train_dense"}.get(event["kind"], event["kind"])
+        kind = str(event["kind"])
+        kind = {"train": "finetune", "dense": "train_dense"}.get(kind, kind)
         if kind == "prune":
             for name, seconds in event["cost"].items():
                 cost[name] = cost.get(name, 0.0) + seconds
@@ -240,8 +244,8 @@ def _cost(work: Work) -> dict[str, float]:
 def _reached(work: Work, document: dict[str, Any]) -> bool:
     """Whether budgets and the allowed drop hold."""
     before, after, recipe = document["before"], document["after"], work.recipe
-    for name, text in recipe.target.model_dump(exclude_none=True).items():
-        if after[name] > parse_quantity(text, name).resolve(before[name]) * (1 + 1e-9):
+    for name, wanted in recipe.target.budgets().items():
+        if after[name] > wanted.resolve(before[name]) * (1 + 1e-9):
             return False
     if recipe.max_drop is None or before["metric"] is None:
         return True

@@ -11,21 +11,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from secateur.choosing import choose
+from secateur.choosing import plan_next
 from secateur.config import Recipe, TrainingSection
 from secateur.errors import InputError
 from secateur.job.listening import Listener, plain
 from secateur.metrics import evaluate, get_metric
 from secateur.planning import describe, digest
 from secateur.protocols import Subject
-from secateur.quantities import Quantity, parse_quantity
+from secateur.quantities import Quantity
 from secateur.repair.batch_norm import recalibrate
 from secateur.surgery.applying import apply, origin_of
 from secateur.surgery.embedding import embed, unscaled, with_tensors
 from secateur.surgery.storing import save
-from secateur.training import Augmentation, EpochReport, FinetuneSettings, finetune
+from secateur.training.augmentation import Augmentation
 from secateur.training.devices import resolve
+from secateur.training.distillation import Distillation
+from secateur.training.history import EpochReport
 from secateur.training.loading import batches
+from secateur.training.loop import finetune
+from secateur.training.settings import FinetuneSettings
 from secateur.verification import verify
 
 if TYPE_CHECKING:
@@ -49,9 +53,12 @@ def prune(work: Work, step: int) -> dict[str, Any]:
     if data is not None:
         calibration = list(_calibration(recipe, work.subject))
     model = dense if before is None else work.model()
-    remove = choose(
+    remove = plan_next(
         model,
+        dense,
         structure,
+        removed,
+        work.subject.example_inputs,
         criterion=recipe.pruning.criterion,
         scope=recipe.pruning.scope,
         budget=_budget_of_step(recipe, structure.cost({}), step),
@@ -62,8 +69,6 @@ def prune(work: Work, step: int) -> dict[str, Any]:
         layers=recipe.pruning.layers,
         normalise=recipe.pruning.normalise,
         seed=recipe.seed + step,
-        removed=removed,
-        modules=dense,
     )
     why = {
         "criterion": recipe.pruning.criterion,
@@ -84,7 +89,7 @@ def prune(work: Work, step: int) -> dict[str, Any]:
     for note in origin_of(result).notes:
         work.listener.say(note)
     if recipe.pruning.recalibrate and calibration is not None:
-        recalibrate(result, [inputs for inputs, _ in calibration])
+        recalibrate(result, calibration)
     clock.lap("recalibrate")
     save(result.eval(), work.folder / "steps" / stage.replace(" ", "-"))
     metric = validated(recipe, work.subject, result)
@@ -203,20 +208,21 @@ def _train(
         warmup=section.warmup,
         label_smoothing=section.label_smoothing,
         gradient_clip=section.gradient_clip,
-        distill=section.distill,
-        temperature=section.temperature,
+        distill=Distillation(section.distill, section.temperature) if teacher else None,
         augmentation=Augmentation(**section.augmentation.model_dump()),
         mixed_precision=section.mixed_precision,
         keep_best=section.keep_best,
+        best_by=recipe.metric,
+        higher_is_better=get_metric(recipe.metric).higher_is_better,
         seed=recipe.seed,
     )
     listener.begin(stage, section.epochs)
     history: list[dict[str, Any]] = []
 
     def on_epoch(report: EpochReport) -> None:
-        metric = (report.validation or {}).get(recipe.metric)
-        note = f"loss {report.loss:.3f}" + (f", {recipe.metric} {metric:.4f}" if metric else "")
-        listener.tick(stage, report.epoch + 1, note)
+        value = report.metrics.get(recipe.metric)
+        score = "" if value is None else f", {recipe.metric} {value:.4f} on validation"
+        listener.tick(stage, report.epoch, f"loss {report.loss:.3f}{score}")
 
     result = finetune(
         model,
@@ -224,20 +230,26 @@ def _train(
         settings,
         teacher=teacher,
         validate=_validator(recipe, subject),
-        checkpoint=folder / "checkpoints" / stage.replace(" ", "-"),
+        checkpoint=_checkpoint(folder, stage),
         on_epoch=on_epoch,
         device=resolve(recipe.device),
     )
     for report in result.epochs:
         history.append(
             {
-                "epoch": report.epoch + 1,
+                "epoch": report.epoch,
                 "loss": report.loss,
-                "validation": plain(report.validation),
+                "validation": plain(dict(report.metrics)),
                 "seconds": report.seconds,
             }
         )
     return history
+
+
+def _checkpoint(folder: Path, stage: str) -> Path:
+    place = folder / "checkpoints"
+    place.mkdir(exist_ok=True)
+    return place / f"{stage.replace(' ', '-')}.safetensors"
 
 
 def _validator(recipe: Recipe, subject: Subject) -> Callable[[nn.Module], dict[str, float]]:
@@ -246,7 +258,9 @@ def _validator(recipe: Recipe, subject: Subject) -> Callable[[nn.Module], dict[s
 
     def validate(model: nn.Module) -> dict[str, float]:
         device = next(model.parameters()).device
-        found = evaluate(model, batches(data.val, section.batch_size * 2, device=device), recipe.metric)
+        found = evaluate(
+            model, batches(data.val, section.batch_size * 2, device=device), recipe.metric
+        )
         return {name: float(value) for name, value in found.items()}
 
     return validate
@@ -266,11 +280,11 @@ def _calibration(recipe: Recipe, subject: Subject) -> Any:
 def _budget_of_step(recipe: Recipe, dense: Any, step: int) -> dict[str, Quantity]:
     """Shares of dense shrink by the same factor at every step: b^(t/T)."""
     budget = {}
-    for name, text in recipe.target.model_dump(exclude_none=True).items():
+    for name, wanted in recipe.target.budgets().items():
         full = float(getattr(dense, name))
-        share = min(1.0, parse_quantity(text, name).resolve(full) / full)
-        if step == recipe.pruning.steps:
-            budget[name] = parse_quantity(text, name)
-        else:
-            budget[name] = Quantity(share ** (step / recipe.pruning.steps), "fraction")
+        share = min(1.0, wanted.resolve(full) / full)
+        last = step == recipe.pruning.steps
+        budget[name] = (
+            wanted if last else Quantity(share ** (step / recipe.pruning.steps), "fraction")
+        )
     return budget

@@ -20,6 +20,7 @@ from torch import nn
 from secateur.config import Recipe
 from secateur.errors import InputError
 from secateur.job import folders, steps
+from secateur.job.evaluating import with_dense_weights
 from secateur.job.listening import Listener, Silent
 from secateur.job.reporting import write_results
 from secateur.job.subjects import load_subject
@@ -27,8 +28,8 @@ from secateur.journal import Journal
 from secateur.planning import PruningPlan
 from secateur.protocols import Subject
 from secateur.structure.structure import Structure, trace
-from secateur.surgery.storing import load, read_tensors, write_tensors
-from secateur.surgery.tensors import named_tensors, unique_tensors
+from secateur.surgery.storing import load, write_tensors
+from secateur.surgery.tensors import unique_tensors
 
 
 def run(recipe: Recipe, listener: Listener | None = None, command: str = "") -> dict[str, Any]:
@@ -36,7 +37,7 @@ def run(recipe: Recipe, listener: Listener | None = None, command: str = "") -> 
     listener = listener or Silent()
     subject = load_subject(recipe)
     folder = folders.new_folder(recipe, command)
-    listener.say(f"run folder: {folder}")
+    listener.folder(str(folder))
     return work_on(recipe, subject, folder, listener)
 
 
@@ -44,6 +45,7 @@ def resume(folder: str | Path, listener: Listener | None = None) -> dict[str, An
     """Go on with a run; returns the metrics document that the undisturbed run gives."""
     folder = Path(folder)
     recipe = folders.open_folder(folder)
+    (listener or Silent()).folder(str(folder))
     return work_on(recipe, load_subject(recipe), folder, listener or Silent())
 
 
@@ -64,15 +66,6 @@ class Work:
     structure: Structure
     current: Path | None = None
 
-    def build(self) -> nn.Module:
-        """A new dense model with the trained dense weights."""
-        model = self.subject.build()
-        tensors = read_tensors(self.folder / "dense.safetensors")
-        with torch.no_grad():
-            for name, own in named_tensors(model).items():
-                own.copy_(tensors[self.structure.aliases.get(name, name)])
-        return model.eval()
-
     def model(self) -> nn.Module:
         """The pruned model as it stands."""
         assert self.current is not None
@@ -83,9 +76,7 @@ class Work:
         return PruningPlan.load(self.current / "plan.json") if self.current else None
 
 
-def work_on(
-    recipe: Recipe, subject: Subject, folder: Path, listener: Listener
-) -> dict[str, Any]:
+def work_on(recipe: Recipe, subject: Subject, folder: Path, listener: Listener) -> dict[str, Any]:
     """Do all stages of a run that are not done yet; returns the metrics document."""
     journal = Journal(folder)
     with folders.locked(folder), _threads(recipe.threads):
@@ -134,7 +125,6 @@ def _dense(
     recipe: Recipe, subject: Subject, folder: Path, journal: Journal, listener: Listener
 ) -> nn.Module:
     """The dense model: trained first where the recipe says so, and kept in the run folder."""
-    path = folder / "dense.safetensors"
     event = journal.done("dense")
     model = subject.model
     if event is None:
@@ -142,8 +132,9 @@ def _dense(
         history: list[dict[str, Any]] = []
         if recipe.train_dense is not None:
             model, history = steps.train_dense(recipe, subject, folder, listener)
-        tensors = {name: t.detach().cpu() for name, t in unique_tensors(model).items()}
-        write_tensors(path, tensors)
+        write_tensors(
+            folder / "dense.safetensors", {n: t.cpu() for n, t in unique_tensors(model).items()}
+        )
         metric = steps.validated(recipe, subject, model)
         note = steps.described(recipe, metric)
         event = journal.append(
@@ -152,13 +143,7 @@ def _dense(
             {"kind": "dense", "note": note, "validation": metric, "history": history},
         )
     listener.end("dense", str(event.get("note", "")))
-    tensors = read_tensors(path)
-    model = subject.build()
-    first = {id(t): name for name, t in reversed(unique_tensors(model).items())}
-    with torch.no_grad():
-        for tensor in named_tensors(model).values():
-            tensor.copy_(tensors[first[id(tensor)]])
-    return model.eval()
+    return with_dense_weights(subject.build(), folder)
 
 
 @contextmanager

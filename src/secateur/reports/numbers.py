@@ -81,7 +81,9 @@ def relative(before: Any, after: Any) -> str:
     if old is None or new is None or old == 0:
         return NO_CHANGE
     share = (new - old) / abs(old)
-    return signed(f"{100 * abs(share):.{1 if abs(share) >= 0.001 or share == 0 else 2}f} %", share)
+    if share == 0:
+        return "±0 %"
+    return signed(f"{100 * abs(share):.{1 if abs(share) >= 0.001 else 2}f} %", share)
 
 
 def change(before: Any, after: Any, write: Callable[[float], str]) -> str:

@@ -28,15 +28,17 @@ class Scale:
 
 
 def ticks(low: float, high: float, wanted: int) -> list[float]:
-    """About ``wanted`` round numbers (1, 2, 5 times a power of ten) within low..high."""
+    """About ``wanted`` round numbers (1, 2, 5 times a power of ten) within low..high, above 1."""
     if not high > low:
         return [low]
-    rough = (high - low) / max(1, wanted)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * by for by in (1, 2, 5, 10) if power * by >= rough * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    while True:
+        rough = (high - low) / wanted
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(power * by for by in (1, 2, 5, 10) if power * by >= rough * 0.999)
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last > first:
+            return [i * step for i in range(first, last + 1)]
+        wanted += 1
 
 
 def padded(values: list[float], share: float = 0.12) -> tuple[float, float]:

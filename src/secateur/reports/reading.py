@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from secateur.errors import InputError
-from secateur.reports.numbers import finite
+from secateur.reports.numbers import finite, number
 
 SCHEMA = "secateur.metrics/1"
 
@@ -47,7 +48,32 @@ def listing(document: Document, key: str) -> Sequence[Any]:
 
 def score(document: Document, side: str, kind: str = "metric", name: str | None = None) -> Any:
     """The main (or the named) score of ``before`` or ``after``; None where not measured."""
-    return mapping(document[side], kind).get(name or document.get("metric"))
+    return mapping(document[side], kind).get(str(name or document.get("metric")))
+
+
+def verification(document: Document) -> Document:
+    """The worst of all verifications of a run: every pruning step of it is verified."""
+    found = list(listing(document, "verifications")) or [mapping(document, "verification")]
+    if not all(found):
+        return {}
+    return {
+        "count": len(found),
+        "ok": all(bool(one.get("ok")) for one in found),
+        "exact": all(one.get("exact") is not False for one in found),
+        **{
+            key: _largest(one.get(key) for one in found) for key in ("error", "of_effect", "effect")
+        },
+    }
+
+
+def _largest(values: Iterable[Any]) -> float | None:
+    """The largest of numbers, and what is not finite above all; None where one is missing."""
+    found: list[float] = []
+    for value in map(number, values):
+        if value is None:
+            return None
+        found.append(math.inf if math.isnan(value) else value)
+    return max(found)
 
 
 def is_share(document: Document, *scores: Any) -> bool:

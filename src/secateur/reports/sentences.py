@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from secateur.reports import numbers
-from secateur.reports.reading import Document, checked, is_share, mapping, runtime, score, target
+from secateur.reports.reading import (
+    Document,
+    checked,
+    is_share,
+    mapping,
+    runtime,
+    score,
+    target,
+    verification,
+)
 
 Tone = Literal["good", "bad", "plain"]
 
@@ -92,7 +101,7 @@ def _speed(metrics: Document) -> Clause:
 
 
 def _proof(metrics: Document) -> Clause:
-    proof = mapping(metrics, "verification")
+    proof = verification(metrics)
     if not proof:
         return Clause("proof", "not verified", "bad")
     found = numbers.error(proof.get("error"))

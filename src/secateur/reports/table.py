@@ -99,16 +99,16 @@ def _gap(metrics: Document, trained: list[Any]) -> Row:
     """How much better the model is on what it was trained on; less is better."""
     sides = ("before", "after")
     pairs = [(trained[i], score(metrics, side)) for i, side in enumerate(sides)]
-    gaps = [_difference(*pair) for pair in pairs]
-    label, note = "Gap, training − test", "how much better the model is on what it learnt from"
+    gaps = [_difference(own, tested) for own, tested in pairs]
+    label = "Gap, training − test"
     if not is_share(metrics, *pairs[0], *pairs[1]):
-        texts = [numbers.plain(gap) for gap in gaps]
+        before, after = numbers.plain(gaps[0]), numbers.plain(gaps[1])
         change = numbers.change(gaps[0], gaps[1], numbers.plain)
     else:
-        texts = [numbers.written(gap, _points) for gap in gaps]
+        before, after = (numbers.written(gap, _points) for gap in gaps)
         change = numbers.change(gaps[0], gaps[1], _points)
     # A gap has a sign of its own, and a share of it says nothing.
-    return Row("gap", label, *texts, change, numbers.NO_CHANGE, None, None, note)
+    return Row("gap", label, before, after, change, numbers.NO_CHANGE, None)
 
 
 def _cost(
@@ -130,9 +130,9 @@ def _cost(
 
 def _latency(metrics: Document) -> Row:
     sides = [mapping(metrics[side], "latency") for side in ("before", "after")]
-    row = _cost(
-        "latency", "Latency", *(s.get("median") for s in sides), format_seconds, _conditions(sides)
-    )
+    medians = [side.get("median") for side in sides]
+    note = _conditions(sides)
+    row = _cost("latency", "Latency", medians[0], medians[1], format_seconds, note)
     before, after = (
         f"{median} ({spread})" if (spread := _spread(side)) else median
         for median, side in zip((row.before, row.after), sides, strict=True)
@@ -155,7 +155,9 @@ def _spread(latency: Document) -> str:
     low, high = numbers.finite(latency.get("low")), numbers.finite(latency.get("high"))
     if low is None or high is None:
         return ""
-    return f"{format_seconds(low)} to {format_seconds(high)}"
+    first, last = format_seconds(low), format_seconds(high)
+    unit = last[last.index(" ") :]
+    return f"{first.removesuffix(unit)} to {last}"
 
 
 def _conditions(sides: list[Document]) -> str:

@@ -18,10 +18,13 @@ PHASES = {
     "compensate": ("p-repair", "repair"),
     "repair": ("p-repair", "repair"),
     "epoch": ("p-tune", "fine-tune"),
+    "train": ("p-tune", "fine-tune"),
     "finetune": ("p-tune", "fine-tune"),
     "export": ("p-export", "export"),
 }
-_OTHER = ("p-other", "other work")
+_OTHER = ("p-other", "dense model, measuring")
+# Seconds in a unit, the unit, and how long a run has to be for it.
+_CLOCKS = ((3600.0, "h", 10800.0), (60.0, "min", 180.0), (1.0, "s", 1.0), (1e-3, "ms", 0.0))
 _MARKED = 80  # more measured points than this are a line without dots
 
 
@@ -34,15 +37,19 @@ class Panel:
     points: list[tuple[float, float, str]]
     write: Callable[[float], str]
     stepped: bool = False
+    dense: float | None = None
 
 
 def timeline_section(metrics: Document) -> Markup:
-    """Chart, legend and table of the steps; ``at`` is when a step began, in s since the start."""
+    """Chart, legend and table of the steps; ``at`` is when a step was done, in s since the start.
+
+    A stage may follow its own epochs: it is shaded where they are not.
+    """
     steps = list(listing(metrics, "timeline"))
     if not steps:
         return tag("p", {"class": "muted"}, "No step was recorded.")
     panels = _panels(metrics, steps)
-    seen = dict.fromkeys(_phase(step) for step in steps if _seconds(step) > 0)
+    seen = dict.fromkeys((css, word) for _, _, css, word in _spans(steps))
     keys = [tag("span", {"class": "key"}, tag("i", {"class": css}), word) for css, word in seen]
     figure = Markup()
     if panels and _end(steps) > 0:
@@ -52,7 +59,7 @@ def timeline_section(metrics: Document) -> Markup:
         ]
         caption = (
             "Time since the start. Each dot is a measurement at the end of a step; the dashed "
-            "line is the dense model."
+            "line is the score of the dense model."
         )
         figure = tag(
             "figure",
@@ -66,19 +73,23 @@ def timeline_section(metrics: Document) -> Markup:
 
 def _panels(metrics: Document, steps: list[Any]) -> list[Panel]:
     def measured(key: str) -> list[tuple[float, float, str]]:
-        return [
-            (_at(step) + _seconds(step), value, str(step.get("step")))
+        found = [
+            (_at(step), value, str(step.get("step")))
             for step in steps
             if (value := numbers.finite(step.get(key))) is not None
         ]
+        return sorted(found, key=lambda point: point[0])
 
     scores = measured("metric")
     share = is_share(metrics, *(value for _, value, _ in scores))
     name = str(metrics.get("metric") or "metric")
+    first = next((step for step in steps if step.get("kind") == "dense"), {})
+    dense = numbers.finite(first.get("metric"))
+    write = numbers.percent if share else numbers.plain
     flops = measured("flops")
     panels = [
-        Panel(name, "c-metric", scores, numbers.percent if share else numbers.plain),
-        Panel("training loss", "c-loss", measured("loss"), numbers.plain),
+        Panel(name, "c-metric", scores, write, dense=dense),
+        Panel("loss", "c-loss", measured("loss"), numbers.plain),
         Panel("FLOPs", "c-flops", flops, numbers.count, stepped=True),
     ]
     return [panel for panel in panels if panel.points]
@@ -100,10 +111,11 @@ def _chart(steps: list[Any], panels: list[Panel], width: int) -> Markup:
     for panel, room in zip(panels, tall, strict=True):
         shapes += _curve(panel, across, top, top + room, width - right)
         top += room
-    for moment in ticks(0.0, _end(steps), 8 if width > 500 else 3):
-        x = across(moment)
+    size, unit = next(clock for clock in _CLOCKS if _end(steps) >= clock[2])[:2]
+    for moment in ticks(0.0, _end(steps) / size, 8 if width > 500 else 4):
+        x = across(moment * size)
         shapes.append(line(x, top, x, top + 5, "axis"))
-        shapes.append(label(x, top + 18, _moment(moment), css="tick"))
+        shapes.append(label(x, top + 18, f"{moment:g} {unit}", css="tick"))
     shapes.append(line(left, top, width - right, top, "axis"))
     told = ", ".join(panel.title for panel in panels)
     name = f"{told} over {len(steps)} steps in {numbers.seconds(_end(steps))}. Table below."
@@ -114,16 +126,17 @@ def _curve(panel: Panel, across: Scale, top: float, bottom: float, right: float)
     """One panel between two heights: title, grid, the dense level, the line, its dots."""
     values = [value for _, value, _ in panel.points]
     low, high = padded([0.0, *values] if panel.stepped else values)
-    low = 0.0 if panel.stepped else low
+    low = max(low, 0.0) if min(values) >= 0 else low
     upwards = Scale(low, high, bottom - 6, top + 20)
     shapes = [line(across.start, bottom, right, bottom, "grid")]
-    for value in ticks(low, high, 3):
+    for value in ticks(low, high, 4 if bottom - top > 120 else 2):
         y = upwards(value)
         shapes.append(line(across.start, y, right, y, "grid"))
         shapes.append(label(across.start - 6, y + 4, panel.write(value), "end", "tick"))
     shapes.append(label(across.start + 4, top + 13, panel.title, "start", "panel"))
-    dense = upwards(values[0])
-    shapes.append(line(across.start, dense, right, dense, f"dense {panel.css}"))
+    if panel.dense is not None:
+        y = upwards(panel.dense)
+        shapes.append(line(across.start, y, right, y, f"dense {panel.css}"))
     places = [(across(moment), upwards(value)) for moment, value, _ in panel.points]
     path = f"M{places[0][0]:g} {places[0][1]:g}"
     for x, y in places[1:]:
@@ -142,11 +155,15 @@ def _curve(panel: Panel, across: Scale, top: float, bottom: float, right: float)
 def _spans(steps: list[Any]) -> list[tuple[float, float, str, str]]:
     """Phases as (start, stop, class, word); neighbours of one kind are one."""
     spans: list[tuple[float, float, str, str]] = []
-    for step in steps:
-        if _seconds(step) <= 0:
+    dense = next((i for i, step in enumerate(steps) if step.get("kind") == "dense"), -1)
+    for position, step in enumerate(steps):
+        # Epochs before the dense model is done are its own training, not fine-tuning.
+        css, word = _OTHER if position <= dense else _phase(step)
+        start, stop = max(0.0, _at(step) - _seconds(step)), _at(step)
+        if spans:
+            start = max(start, spans[-1][1])
+        if stop <= start:
             continue
-        css, word = _phase(step)
-        start, stop = _at(step), _at(step) + _seconds(step)
         if spans and spans[-1][2] == css and start - spans[-1][1] < 0.02 * _end(steps):
             start = spans.pop()[0]
         spans.append((start, stop, css, word))
@@ -166,18 +183,14 @@ def _seconds(step: Document) -> float:
 
 
 def _end(steps: list[Any]) -> float:
-    return max(_at(step) + _seconds(step) for step in steps)
-
-
-def _moment(value: float) -> str:
-    return f"{value:g} s" if value < 600 else f"{value / 60:.3g} min"
+    return max(map(_at, steps))
 
 
 def _table(metrics: Document, steps: list[Any]) -> Markup:
     name = str(metrics.get("metric") or "metric")
     share = is_share(metrics, *(step.get("metric") for step in steps))
     write = (lambda value: numbers.percent(value, 2)) if share else numbers.plain
-    heads = ("Step", "Began at", "Took", name, "Loss", "FLOPs", "Parameters")
+    heads = ("Step", "Done at", "Took", name, "Loss", "FLOPs", "Parameters")
     rows = []
     for step in steps:
         css, word = _phase(step)
@@ -194,7 +207,9 @@ def _table(metrics: Document, steps: list[Any]) -> Markup:
         rows.append(tag("tr", None, first, *(tag("td", {"class": "n"}, text) for text in texts)))
     head = tag("tr", None, *(tag("th", {"scope": "col"}, text) for text in heads))
     caption = tag("caption", {"class": "hidden"}, "Steps of the run")
-    table = tag("table", None, caption, tag("thead", None, head), tag("tbody", None, *rows))
+    table = tag(
+        "table", {"class": "broad"}, caption, tag("thead", None, head), tag("tbody", None, *rows)
+    )
     summary = tag("summary", None, f"All {len(steps)} steps as a table")
     box = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "Table of steps"}
     return tag("details", None, summary, tag("div", box, table))

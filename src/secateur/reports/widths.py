@@ -108,11 +108,11 @@ def _chart(layers: list[Any], width: int, height: int) -> Markup:
         title = tag("title", None, _sentence(layer))
         shapes.append(tag("g", {"class": "bar"}, title, target, *bars))
     shapes.append(line(left, axis, width - right, axis, "axis"))
-    shapes.append(label(left - 6, top + 9, numbers.count(highest[0]), "end", "tick"))
+    shapes.append(label(left - 6, top + 9, str(highest[0]), "end", "tick"))
     shapes.append(label(left - 6, axis + 4, "0", "end", "tick"))
     if highest[1]:
         foot = axis + 1 + length(highest[1]) * per_unit
-        shapes.append(label(left - 6, foot, numbers.count(highest[1]), "end", "tick"))
+        shapes.append(label(left - 6, foot, str(highest[1]), "end", "tick"))
     cut = sum(_share(layer, 0) < 1 or _share(layer, 1) < 1 for layer in layers)
     name = f"Widths of {len(layers)} layers before and after; {cut} became narrower. Table below."
     return drawing(width, height, "chart", name, *shapes)
@@ -195,7 +195,9 @@ def _table(metrics: Document, layers: list[Any]) -> Markup:
         rows.append(tag("tr", None, *cells))
     head = tag("tr", None, *(tag("th", {"scope": "col"}, text) for text in heads))
     caption = tag("caption", {"class": "hidden"}, "Widths and parameters of each layer")
-    table = tag("table", None, caption, tag("thead", None, head), tag("tbody", None, *rows))
+    table = tag(
+        "table", {"class": "broad"}, caption, tag("thead", None, head), tag("tbody", None, *rows)
+    )
     summary = tag("summary", None, f"All {len(layers)} layers as a table")
     box = {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "Table of layers"}
     return tag("details", None, summary, tag("div", box, table))

@@ -265,7 +265,24 @@ class Tracer:
                     return None
                 return zeros(result)
             return self._unknown(node, "no rule for this operation")
-        return function(self, node, *args, **kwargs)
+        return self._by_rule(function, node, args, kwargs)
+
+    def _by_rule(self, function: Rule, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        """Apply a rule; one that does not understand the call counts as missing, and is reported.
+
+        What it stated before it failed stays: more facts only hold more back.
+        """
+        counts = len(self.counts)
+        try:
+            result = function(self, node, *args, **kwargs)
+            mismatch = not fits(result, node.meta.get("val"))
+        except (TypeError, ValueError, IndexError, KeyError, AssertionError) as error:
+            del self.counts[counts:]
+            return self._unknown(node, f"its rule does not understand this call ({error!r})")
+        if mismatch:
+            del self.counts[counts:]
+            return self._unknown(node, "its rule gives another shape than the operation")
+        return result
 
     def _operand(self, node: fx.Node) -> Any:
         value = self.values.get(node)
@@ -312,6 +329,16 @@ def result_shape(node: fx.Node) -> tuple[int, ...]:
 def zeros(tensor: torch.Tensor) -> Value:
     """A value of which nothing leaves."""
     return Value(np.zeros(size, np.int64) for size in sizes_of(tensor))
+
+
+def fits(value: Any, result: Any) -> bool:
+    """Whether values have the shapes of a node's results."""
+    if isinstance(result, torch.Tensor):
+        return isinstance(value, Value) and value.shape == sizes_of(result)
+    if isinstance(result, (list, tuple)) and isinstance(value, list):
+        pairs = zip(value, result, strict=False)
+        return all(v is None or not isinstance(r, torch.Tensor) or fits(v, r) for v, r in pairs)
+    return True
 
 
 def holds_tensor(result: Any) -> bool:

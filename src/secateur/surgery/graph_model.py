@@ -33,6 +33,20 @@ class Program:
         exec(compile(code.src, "<secateur graph>", "exec"), names)
         return Program(graph, in_spec, out_spec, names["forward"])
 
+    def on(self, device: torch.device) -> Program:
+        """The same program with every tensor that it makes on another device."""
+
+        def moved(leaf: Any) -> Any:
+            return device if isinstance(leaf, torch.device) else leaf
+
+        graph = fx.Graph()
+        nodes: dict[fx.Node, Any] = {}
+        graph.output(graph.graph_copy(self.graph, nodes))
+        for node in graph.nodes:
+            node.args = pytree.tree_map(moved, node.args)
+            node.kwargs = pytree.tree_map(moved, node.kwargs)
+        return Program.of(graph, self.in_spec, self.out_spec)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Program:
         return self  # a program holds no tensors and is never changed
 
@@ -85,10 +99,23 @@ class GraphModel(nn.Module):
                 holder.register_buffer(leaf, tensor, persistent=name not in transient)
         self.train(not programs.get(False))
 
+    def _apply(self, fn: Any, recurse: bool = True) -> GraphModel:
+        """Besides the tensors, move what the graphs make by themselves."""
+        before = _device_of(self)
+        super()._apply(fn, recurse)
+        after = _device_of(self)
+        if after != before and after is not None:
+            self.programs = {mode: program.on(after) for mode, program in self.programs.items()}
+        return self
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The dense model's call, on fewer units."""
         program = self.programs.get(self.training) or self.programs[not self.training]
         return program.run(self, args, kwargs)
+
+
+def _device_of(model: nn.Module) -> torch.device | None:
+    return next((tensor.device for tensor in model.parameters()), None)
 
 
 def _holder(root: nn.Module, path: str) -> nn.Module:

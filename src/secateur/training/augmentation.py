@@ -113,20 +113,19 @@ def _moved(
     images: torch.Tensor, flip: float, crop: int, generator: torch.Generator
 ) -> torch.Tensor:
     """Mirrored with probability ``flip`` and moved by whole pixels: exact copies of pixels."""
-    number, _, height, width = images.shape
-    rows = torch.arange(height, device=images.device).expand(number, -1)
+    number, channels, height, width = images.shape
     columns = torch.arange(width, device=images.device).expand(number, -1)
     if crop:
         images = functional.pad(images, (crop, crop, crop, crop))
-        rows = rows + _whole(2 * crop, images, generator)
+        rows = torch.arange(height, device=images.device) + _whole(2 * crop, images, generator)
         columns = columns + _whole(2 * crop, images, generator)
+        images = images.gather(
+            2, rows[:, None, :, None].expand(-1, channels, -1, images.shape[-1])
+        )  # fmt: skip
     if flip:
         mirrored = _between(0, 1, images, generator)[:, None] < flip
         columns = torch.where(mirrored, images.shape[-1] - 1 - columns, columns)
-    batch = torch.arange(number, device=images.device)[:, None, None]
-    # Indices around the slice put the channels last; they go back to their place.
-    picked = images[batch, :, rows[:, :, None], columns[:, None, :]]
-    return picked.permute(0, 3, 1, 2).contiguous()
+    return images.gather(3, columns[:, None, None, :].expand(-1, channels, height, -1))
 
 
 def _jittered(images: torch.Tensor, most: float, generator: torch.Generator) -> torch.Tensor:

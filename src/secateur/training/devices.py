@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 
 import torch
@@ -43,3 +45,22 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has done all its work, so that a clock may be read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+@contextmanager
+def visiting(model: nn.Module, device: torch.device, channels_last: bool = False) -> Iterator[None]:
+    """The model on ``device``; afterwards its device and the mode of each part are as before."""
+    home, mode = device_of(model), model.training
+    modes = [(module, module.training) for module in model.modules()]
+    model.to(device)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        yield
+    finally:
+        if channels_last:
+            model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        model.to(home)
+        model.train(mode)
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,229 @@
+"""``plan``: from scores to a plan that holds the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.criteria import CRITERIA
+from secateur.errors import InputError
+from secateur.planning import PruningPlan, describe
+from secateur.policies import POLICIES, Request
+from secateur.policies._request import KINDS
+from secateur.policies._rules import Rule, Rules, resolve
+from secateur.protocols import Criterion, Data, Statistics
+from secateur.quantities import Quantity, parse_quantity
+from secateur.registry import unknown
+from secateur.structure.inputs import ExampleInputs
+from secateur.structure.structure import Structure, trace
+from secateur.surgery.embedding import embed
+from secateur.training.loading import batches
+from secateur.training.losses import Loss, default_loss
+from secateur.training.statistics import collect
+
+Batches = Iterable[tuple[Any, Any]]
+Amount = str | float | Quantity
+
+HALF: Mapping[str, Amount] = MappingProxyType({"flops": "0.5x"})
+BATCH_SIZE, BATCHES = 64, 8  # taken of ``Data`` for a criterion that needs data
+
+
+def plan(
+    model: nn.Module,
+    structure: Structure,
+    criterion: str | Criterion = "l2",
+    budget: Mapping[str, Amount] = HALF,
+    scope: str = "global",
+    data: Data | Batches | None = None,
+    loss: Loss | None = None,
+    round_to: int = 1,
+    floor: int | float = 1,
+    layers: Mapping[str, Rule] | None = None,
+    seed: int = 0,
+    normalise: str | None = None,
+) -> PruningPlan:
+    """The plan that removes the units worth least, as few as the budget asks for.
+
+    structure: of this model, from ``trace``. The model is left as it is.
+    criterion: what a unit is worth: a name (``secateur.criteria``) or a criterion of your own.
+    budget:    ``flops`` and ``params`` -> at most this much; both hold where both are given. A
+               fraction of dense (0.5, "0.5x", "50%") or a count ("300M"). May be empty where
+               ``layers`` gives ratios.
+    scope:     ``global``, ``local`` or ``uniform``: how the cut is spread over the groups.
+    data:      (inputs, targets) batches, or ``Data``, of whose train split a random 8 batches of
+               64 are read; for criteria that need gradients.
+    loss:      (outputs, targets) -> scalar; cross-entropy or mean squared error by default.
+    round_to:  widths become multiples of this; a group that loses nothing may keep any width.
+    floor:     least units that stay in a group: a whole number, or a share of it such as 0.1.
+    layers:    pattern -> "keep", a share that leaves, or True; see ``policies/_rules.py``.
+    seed:      of random scores and of the calibration samples.
+    normalise: how ``global`` compares groups: mean (default), max, sum, size or none.
+    Errors: BudgetError with the smallest cost in reach; InputError for values that cannot be
+    used; PlanMismatch where the structure is of another model.
+    """
+    judge = _judge(criterion)
+    if "gradients" in judge.needs and data is None:
+        raise InputError(
+            f"the criterion {_name(criterion)!r} needs data for its gradients, and none was "
+            "given; give data=... of (inputs, targets) batches, or take the criterion 'l2'"
+        )
+    statistics = collect(
+        model,
+        structure,
+        _batches(data, seed) if judge.needs else None,
+        loss or default_loss,
+        judge.needs,
+        torch.Generator().manual_seed(_seed(seed)),
+    )
+    rules = resolve(layers or {}, structure, model)
+    request = _request(budget, round_to, floor, rules, normalise)
+    remove = choose(judge, structure, statistics, request, scope)
+    why = {
+        "criterion": _name(criterion),
+        "scope": scope,
+        "budget": {kind: str(amount) for kind, amount in request.budgets.items()},
+        "round_to": round_to,
+        "floor": floor,
+        "layers": dict(layers or {}),
+        "seed": seed,
+        "normalise": request.normalise,
+    }
+    return describe(structure, remove, type(model).__name__, why)
+
+
+def choose(
+    criterion: Criterion,
+    structure: Structure,
+    statistics: Statistics,
+    request: Request,
+    scope: str,
+) -> dict[str, tuple[int, ...]]:
+    """Group name -> removed units: the policy's answer to the criterion's scores.
+
+    Errors: BudgetError and InputError, as ``plan``.
+    """
+    scores = score(criterion, structure, statistics, request.kept)
+    return POLICIES.get(scope)(scores, structure, request)
+
+
+def plan_next(
+    pruned: nn.Module,
+    dense: nn.Module,
+    structure: Structure,
+    removed: Mapping[str, Sequence[int]],
+    example_inputs: ExampleInputs,
+    *,
+    criterion: str | Criterion,
+    budget: Mapping[str, Amount],
+    scope: str,
+    data: Batches | None,
+    round_to: int,
+    floor: int,
+    min_share: float,
+    layers: Mapping[str, Rule],
+    seed: int,
+    normalise: str | None,
+) -> dict[str, tuple[int, ...]]:
+    """Removed units, those of ``removed`` among them, judged on the model as it is now.
+
+    structure and dense: of the dense model; ``pruned``: what is left of it after ``removed``.
+    Statistics are collected on ``pruned`` and put among zeros, so that all numbers stay dense.
+    Errors: as ``plan``.
+    """
+    judge = _judge(criterion)
+    place = structure if not removed else trace(pruned, example_inputs)
+    generator = torch.Generator().manual_seed(_seed(seed))
+    found = collect(
+        pruned, place, data if judge.needs else None, default_loss, judge.needs, generator
+    )
+    tensors = embed(structure, removed, found.tensors)
+    counts = {len(each) for each in found.gradients.values()}
+    slots = [
+        embed(structure, removed, {name: each[slot] for name, each in found.gradients.items()})
+        for slot in range(counts.pop() if counts else 0)
+    ]
+    gradients = {name: [slot[name] for slot in slots] for name in (slots[0] if slots else {})}
+    rules = resolve(layers, structure, dense)
+    request = replace(
+        _request(budget, round_to, floor, rules, normalise), share=min_share, removed=removed
+    )
+    return choose(judge, structure, Statistics(tensors, gradients, generator), request, scope)
+
+
+def _judge(criterion: str | Criterion) -> Criterion:
+    return CRITERIA.get(criterion)() if isinstance(criterion, str) else criterion
+
+
+def score(
+    criterion: Criterion,
+    structure: Structure,
+    statistics: Statistics,
+    kept: frozenset[str] = frozenset(),
+) -> dict[str, torch.Tensor]:
+    """The scores of all groups but ``kept``, in the structure's order: float [units] each.
+
+    Raises InputError where the criterion cannot score a group.
+    """
+    return {
+        group.name: criterion(group, statistics)
+        for group in structure.groups
+        if group.name not in kept
+    }
+
+
+def _request(
+    budget: Mapping[str, Amount],
+    round_to: int,
+    floor: int | float,
+    rules: Rules,
+    normalise: str | None,
+) -> Request:
+    if not isinstance(budget, Mapping):
+        raise InputError(f"budget is {budget!r}; give a mapping such as {{'flops': 0.5}}")
+    budgets: dict[str, Quantity] = {}
+    for kind, amount in budget.items():
+        if kind == "flops" or kind == "params":
+            budgets[kind] = parse_quantity(amount, kind)
+        elif kind in ("latency", "bytes", "drop"):
+            raise InputError(
+                f"plan knows no budget of {kind}, which has to be measured; "
+                "give flops or params here, or the target to secateur.compress"
+            )
+        else:
+            raise InputError(unknown("budget", str(kind), KINDS))
+    if not budgets and not rules.ratios:
+        raise InputError("budget is empty; give flops or params, such as {'flops': 0.5}")
+    share = isinstance(floor, float) and floor < 1
+    if share and not floor > 0:
+        raise InputError(f"floor is {floor!r}; give at least 1 unit, or a share above 0")
+    return Request(
+        budgets,
+        round_to,
+        1 if share else floor,  # type: ignore[arg-type]  # refused there if it is not whole
+        floor if share else 0.0,
+        rules.ratios,
+        rules.kept,
+        normalise or "mean",
+    )
+
+
+def _batches(data: Data | Batches | None, seed: int) -> Batches | None:
+    if isinstance(data, Data):
+        return islice(batches(data.train, BATCH_SIZE, seed), BATCHES)
+    return data
+
+
+def _seed(seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed is {seed!r}; give a whole number from 0 up")
+    return seed
+
+
+def _name(criterion: str | Criterion) -> str:
+    return criterion if isinstance(criterion, str) else type(criterion).__name__

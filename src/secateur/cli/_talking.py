@@ -1,0 +1,114 @@
+"""How commands talk: progress on standard error, results on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class Talk:
+    """Progress with an ETA on a terminal, plain lines elsewhere, nothing with ``--json``."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.run: str | None = None
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._live = not quiet and self.console.is_terminal
+        self._tasks: dict[str, TaskID] = {}
+        self._began: dict[str, float] = {}
+        self._totals: dict[str, int | None] = {}
+        self.progress = Progress(
+            TextColumn("{task.description:14}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self._live,
+        )
+
+    def begin(self, stage: str, total: int | None = None) -> None:
+        """A stage starts."""
+        self._began[stage] = time.perf_counter()
+        self._totals[stage] = total
+        if self._live:
+            self._tasks[stage] = self.progress.add_task(stage, total=total, note="")
+
+    def tick(self, stage: str, done: int, note: str = "") -> None:
+        """``done`` of the stage's total is reached."""
+        if self._live and stage in self._tasks:
+            self.progress.update(self._tasks[stage], completed=done, note=note)
+            return
+        total = self._totals.get(stage)
+        place = f" {done}/{total}" if total else ""
+        rest = ""
+        if total and done:
+            elapsed = time.perf_counter() - self._began[stage]
+            rest = f", {elapsed / done * (total - done):.0f} s left"
+        self.console.print(f"{stage}{place}: {note}{rest}")
+
+    def end(self, stage: str, note: str, reused: bool = False) -> None:
+        """The stage is done."""
+        if self._live and stage in self._tasks:
+            task = self._tasks.pop(stage)
+            self.progress.update(task, total=1, completed=1, note=note)
+            return
+        kept = " (done before)" if reused else ""
+        self.console.print(f"{stage}: {note}{kept}")
+
+    def say(self, text: str) -> None:
+        """A remark."""
+        self.console.print(text, markup=False)
+
+    def folder(self, path: str) -> None:
+        """Where the run is kept."""
+        self.run = path
+        self.console.print(f"run: {path}", markup=False)
+
+
+@contextmanager
+def talking(as_json: bool) -> Iterator[Talk]:
+    """A listener for one command; on Ctrl-C the resume command is printed and 130 returned."""
+    talk = Talk(quiet=as_json)
+    try:
+        with talk.progress:
+            yield talk
+    except KeyboardInterrupt:
+        where = f"; go on with: secateur resume {talk.run}" if talk.run else ""
+        print(f"interrupted{where}", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def answer(document: Any) -> None:
+    """One JSON object on standard output, nothing else."""
+    print(json.dumps(document, indent=1, default=str))
+
+
+def finish(metrics: dict[str, Any], as_json: bool, folder: str | None) -> None:
+    """The result of a run; exits with 3 when the target was not reached."""
+    from secateur.reports.terminal import print_table
+
+    if as_json:
+        answer({**metrics, "run": folder})
+    else:
+        print_table(metrics)
+        if folder:
+            print(f"report: {folder}/report.html")
+    if not metrics["reached"]:
+        print("target not reached: see the table and the report", file=sys.stderr)
+        raise typer.Exit(3)

@@ -1,0 +1,137 @@
+"""``secateur inspect``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from secateur.cli import command
+from secateur.cli._talking import answer
+
+
+@command("inspect")
+def inspect(
+    model: Annotated[str, typer.Argument(help="Model spec: timm:resnet18, file.py:build, ...")],
+    shape: Annotated[
+        str | None, typer.Option("--input", help="Shape of the input, e.g. 1,3,224,224.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights file.")] = None,
+    model_args: Annotated[str | None, typer.Option(help="Arguments as JSON.")] = None,
+    explain: Annotated[
+        str | None,
+        typer.Option(help="TENSOR:I:J or TENSOR:DIM:I:J: why two indices leave together."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Groups of units, what is frozen and why, and the cost of each."""
+    from secateur.errors import InputError
+    from secateur.job.subjects import with_inputs
+    from secateur.sources.models import load_model
+    from secateur.structure.structure import trace
+
+    try:
+        arguments = json.loads(model_args) if model_args else {}
+        sizes = [int(size) for size in shape.replace("x", ",").split(",")] if shape else None
+    except ValueError as error:
+        raise InputError(
+            f"--model-args wants JSON and --input wants 1,3,224,224: {error}"
+        ) from error
+    subject = with_inputs(load_model(model, arguments, weights, Path.cwd()), None, sizes)
+    structure = trace(subject.model.eval(), subject.example_inputs)
+    if explain is not None:
+        tensor, *numbers = explain.split(":")
+        try:
+            dim, i, j = [int(n) for n in ([0, *numbers] if len(numbers) == 2 else numbers)]
+        except ValueError as error:
+            raise InputError(f"--explain wants TENSOR:I:J, got '{explain}'") from error
+        trail = structure.explain(tensor, i, j, dim)
+        steps = [{"op": s.op, "source": s.source} for s in trail.steps]
+        if as_json:
+            answer({"together": trail.together, "steps": steps})
+        else:
+            print(trail)
+        return
+    document = describe(structure, model)
+    if as_json:
+        answer(document)
+        return
+    _print(document)
+
+
+def describe(structure: Any, name: str) -> dict[str, Any]:
+    """The structure as a JSON document."""
+    dense = structure.cost({})
+    groups = []
+    for group in structure.groups:
+        half = structure.cost({group.name: list(range(group.size // 2))})
+        groups.append(
+            {
+                "name": group.name,
+                "units": group.size,
+                "exact": group.exact,
+                "overlaps": list(group.overlaps),
+                "members": [
+                    {"tensor": m.tensor, "dim": m.dim, "per_unit": m.index.shape[1], "role": m.role}
+                    for m in group.members
+                ],
+                "flops_of_half": dense.flops - half.flops,
+                "params_of_half": dense.params - half.params,
+            }
+        )
+    return {
+        "model": name,
+        "params": dense.params,
+        "flops": dense.flops,
+        "smallest": _smallest(structure),
+        "groups": groups,
+        "frozen": [vars(f) for f in structure.frozen],
+        "notes": list(structure.notes),
+        "fingerprint": structure.fingerprint,
+    }
+
+
+def _smallest(structure: Any) -> dict[str, float]:
+    """Shares left when every group keeps one unit."""
+    dense = structure.cost({})
+    least = structure.cost({g.name: list(range(1, g.size)) for g in structure.groups})
+    return {
+        "flops": least.flops / max(dense.flops, 1),
+        "params": least.params / max(dense.params, 1),
+    }
+
+
+def _print(document: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from secateur.quantities import format_count
+
+    console = Console()
+    table = Table("group", "units", "members", "half of it saves", "kind", title=document["model"])
+    for group in document["groups"]:
+        kind = "exact" if group["exact"] else "adapted"
+        if group["overlaps"]:
+            kind += f", crosses {', '.join(group['overlaps'])}"
+        share = group["flops_of_half"] / max(document["flops"], 1)
+        table.add_row(
+            group["name"],
+            str(group["units"]),
+            str(len(group["members"])),
+            f"{share:.1%} FLOPs",
+            kind,
+        )
+    console.print(table)
+    held = Table("frozen", "dim", "indices", "by", "reason")
+    for entry in document["frozen"]:
+        by = f"{entry['op']}\n{entry['source']}" if entry["source"] else entry["op"]
+        held.add_row(entry["tensor"], str(entry["dim"]), str(entry["indices"]), by, entry["reason"])
+    console.print(held)
+    console.print(
+        f"{format_count(document['params'])} parameters, {format_count(document['flops'])} FLOPs a "
+        f"sample; down to {document['smallest']['flops']:.1%} of the FLOPs can be reached"
+    )
+    for note in document["notes"]:
+        console.print(f"note: {note}", markup=False)

@@ -1,0 +1,24 @@
+"""``secateur resume``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secateur.cli import command
+from secateur.cli._talking import finish, talking
+
+
+@command("resume")
+def resume(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, no progress.")] = False,
+) -> None:
+    """Go on with a run that was interrupted; the result is that of the undisturbed run."""
+    from secateur.job import story
+
+    with talking(as_json) as talk:
+        metrics = story.resume(run, talk)
+    finish(metrics, as_json, str(run))

@@ -1,0 +1,42 @@
+"""Exporters: one file each, every result checked against the PyTorch model before it is kept.
+
+    exporters.export("onnx", model, example_inputs, "model.onnx")
+
+An exporter is a function (model, example_inputs, path) -> ExportResult; further settings are
+keywords of its own, with defaults. It changes nothing about the model.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Protocol
+
+from secateur.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from secateur.exporters._result import ExportResult
+    from secateur.structure.inputs import ExampleInputs
+
+
+class Exporter(Protocol):
+    """Writes ``path`` whole or not at all. Errors: ExportError, InputError, CaptureError."""
+
+    def __call__(
+        self, model: nn.Module, example_inputs: ExampleInputs, path: str | os.PathLike[str]
+    ) -> ExportResult: ...
+
+
+EXPORTERS: Registry[Exporter] = Registry("exporter", package="secateur.exporters")
+exporter = EXPORTERS.register
+
+
+def export(
+    name: str,
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    path: str | os.PathLike[str],
+) -> ExportResult:
+    """Export with the exporter of that name. Errors: InputError for an unknown name; its own."""
+    return EXPORTERS.get(name)(model, example_inputs, path)

@@ -1,0 +1,174 @@
+"""ONNX, checked in ONNX Runtime against the PyTorch model."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.errors import InputError
+from secateur.exporters import exporter
+from secateur.exporters._files import staged, target
+from secateur.exporters._names import input_names, output_names
+from secateur.exporters._program import Exportable, captured
+from secateur.exporters._result import TOLERANCE, Difference, ExportError, ExportResult, difference
+from secateur.runtimes.onnxruntime import Session, session
+from secateur.structure.inputs import ExampleInputs
+
+# A protobuf message ends at 2 GiB; beyond, the weights lie in a second file, `<name>.data`.
+LARGEST_SINGLE_FILE = 2**31 - 2**24
+
+_TALKATIVE = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+
+
+@exporter("onnx")
+def export_onnx(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    path: str | os.PathLike[str],
+    opset: int | None = None,
+    dynamic_batch: bool = True,
+) -> ExportResult:
+    """ONNX in one file with its weights, checked in ONNX Runtime against the PyTorch model.
+
+    opset: None for the exporter's default. dynamic_batch: False keeps the size of the example.
+    Outputs are compared on the example inputs and on drawn inputs at batch 1 and 3 (at the one
+    possible size where the batch is fixed). Equal tensors are stored once, so a net with many
+    zero weights gives a smaller file. Above 2 GB the weights lie in ``<path>.data``.
+    Errors: CaptureError where torch.export cannot follow; ExportError where the file computes
+    something else (1e-4 relative, float32 sums in another order); InputError otherwise.
+    """
+    start = time.perf_counter()
+    path = target(path, ".onnx")
+    _require_packages()
+    _refuse_half_precision(model)
+    exportable = captured(model, example_inputs, dynamic_batch)
+    notes = []
+    if dynamic_batch and not exportable.dynamic:
+        notes.append(f"the batch size is fixed, because {exportable.why_fixed}")
+    with staged(path) as partial:
+        written = _write(exportable, partial, opset)
+        if opset is not None and written != opset:
+            notes.append(f"the file has opset {written}; it cannot be converted to {opset}")
+        size = sum(file.stat().st_size for file in partial.parent.iterdir())
+        worst, checked = _compare(exportable, session(partial))
+    seconds = time.perf_counter() - start
+    return ExportResult(
+        "onnx",
+        path,
+        size,
+        worst.absolute,
+        worst.relative,
+        exportable.dynamic,
+        checked,
+        seconds,
+        tuple(notes),
+    )
+
+
+def _write(exportable: Exportable, path: Path, opset: int | None) -> int:
+    """Write the file; returns its opset."""
+    names = input_names(exportable.model, exportable.arguments)
+    outputs = exportable.named_outputs(exportable.arguments)
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                exportable.program,
+                input_names=names,
+                output_names=output_names([key for key, _ in outputs], names),
+                opset_version=opset,
+                dynamic_shapes=_axis_names(exportable.symbols) if exportable.dynamic else None,
+                dynamo=True,
+                verbose=False,
+            )
+            assert program is not None
+            weights = sum(value.nbytes for value in _constants(program))
+            program.save(path, external_data=weights > LARGEST_SINGLE_FILE)
+    except OSError:
+        raise
+    # The converter raises types of three packages and of its own operators.
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ExportError(
+            f"PyTorch cannot convert this model to ONNX ({type(error).__name__}: "
+            f"{' '.join(lines)[:400]}); another opset may know the operation, and the exporter "
+            "'torch-export' needs no conversion"
+        ) from error
+    return int(program.model.opset_imports[""])
+
+
+def _axis_names(symbols: tuple[str | None, ...]) -> tuple[dict[int, str] | None, ...]:
+    """``batch`` for the first free symbol, ``batch_1`` for the next one that is independent."""
+    names: dict[str, str] = {}
+    for symbol in filter(None, symbols):
+        names.setdefault(symbol, f"batch_{len(names)}" if names else "batch")
+    return tuple({0: names[symbol]} if symbol else None for symbol in symbols)
+
+
+def _constants(program: Any) -> list[Any]:
+    values = program.model.graph.initializers.values()
+    return [value.const_value for value in values if value.const_value is not None]
+
+
+def _compare(exportable: Exportable, run: Session) -> tuple[Difference, tuple[int, ...]]:
+    absolute = relative = 0.0
+    checked = []
+    for size, arguments in exportable.checks():
+        expected = exportable.outputs(arguments)
+        try:
+            found = difference(expected, run(arguments))
+        except (ExportError, InputError) as error:
+            hint = "" if not exportable.dynamic else "; try dynamic_batch=False"
+            raise ExportError(f"at batch {size}: {error}{hint}") from error
+        if found.relative > TOLERANCE:
+            raise ExportError(
+                f"at batch {size} the ONNX file differs from the PyTorch model by "
+                f"{found.absolute:.1e} ({found.relative:.1e} of the output; {TOLERANCE:.0e} is "
+                "allowed); it was not kept. If random numbers or an argmax over near-equal "
+                "values are outputs, leave them out of forward"
+            )
+        absolute, relative = max(absolute, found.absolute), max(relative, found.relative)
+        checked.append(size)
+    return Difference(absolute, relative), tuple(dict.fromkeys(checked))
+
+
+def _require_packages() -> None:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"ONNX export needs {error.name}; pip install secateur[onnx]") from error
+    del onnx
+
+
+def _refuse_half_precision(model: nn.Module) -> None:
+    for name, tensor in model.state_dict().items():
+        if tensor.dtype in (torch.float16, torch.bfloat16):
+            raise InputError(
+                f"'{name}' is {tensor.dtype}; the CPU runtime that checks the file works in "
+                "float32: export model.float(), and convert the file afterwards"
+            )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The converter warns and logs about its own internals; levels are restored."""
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,80 @@
+"""Look at the model of a run again: evaluate it, export it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.config import Recipe
+from secateur.errors import InputError
+from secateur.exporters import export
+from secateur.job import folders
+from secateur.job.listening import plain
+from secateur.job.subjects import load_subject
+from secateur.metrics import evaluate
+from secateur.protocols import Subject
+from secateur.surgery.storing import load, read_tensors
+from secateur.surgery.tensors import unique_tensors
+from secateur.training.devices import resolve
+from secateur.training.loading import batches
+
+
+def evaluate_run(folder: Path, dense: bool, split: str) -> dict[str, Any]:
+    """Metric and loss of a run's model on one split. Errors: InputError."""
+    recipe, subject, model = _opened(folder, dense)
+    if subject.data is None or recipe.data is None:
+        raise InputError(f"the recipe of {folder} names no data to evaluate on")
+    splits = {"train": subject.data.train, "val": subject.data.val, "test": subject.data.test}
+    if splits.get(split) is None:
+        known = ", ".join(name for name, part in splits.items() if part is not None)
+        raise InputError(f"there is no split '{split}'; known are {known}")
+    device = resolve(recipe.device)
+    found = evaluate(
+        model.to(device),
+        batches(splits[split], recipe.data.batch_size * 2, device=device),
+        recipe.metric,
+    )
+    return plain(found)
+
+
+def export_run(folder: Path, names: list[str], output: Path | None) -> list[dict[str, Any]]:
+    """Export a run's pruned model in several formats. Errors: InputError."""
+    _, subject, model = _opened(folder, False)
+    target = (output or folder / "exports") / "model"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    result = []
+    for name in names:
+        found = export(name, model, subject.example_inputs, target)
+        result.append(
+            {
+                "name": name,
+                "path": str(found.path),
+                "bytes": found.size,
+                "max_abs": found.max_abs_diff,
+                "relative": found.relative,
+                "seconds": found.seconds,
+            }
+        )
+    return result
+
+
+def _opened(folder: Path, dense: bool) -> tuple[Recipe, Subject, nn.Module]:
+    recipe = folders.open_folder(folder)
+    subject = load_subject(recipe)
+    if not dense:
+        if not (folder / "model").is_dir():
+            raise InputError(f"{folder} is not finished; go on with: secateur resume {folder}")
+        return recipe, subject, load(folder / "model", subject.build).eval()
+    return recipe, subject, with_dense_weights(subject.build(), folder)
+
+
+def with_dense_weights(model: nn.Module, folder: Path) -> nn.Module:
+    """Write the dense weights of a run into a dense model, which is returned in eval mode."""
+    tensors = read_tensors(folder / "dense.safetensors")
+    with torch.no_grad():
+        for name, tensor in unique_tensors(model).items():
+            tensor.copy_(tensors[name])
+    return model.eval()

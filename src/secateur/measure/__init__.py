@@ -1,0 +1,1 @@
+"""What a model costs: parameters, bytes, FLOPs, memory, and time measured in pairs."""

@@ -1,0 +1,1 @@
+"""What runs a model: PyTorch itself, and the runtimes that exported files live on."""

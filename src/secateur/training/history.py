@@ -1,0 +1,71 @@
+"""What a training reports, and how it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from secateur.errors import SecateurError
+
+
+class TrainingError(SecateurError):
+    """A training went wrong: the loss is no longer a finite number."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One update of the weights.
+
+    epoch, batch:  from 1.
+    epochs, batches: how many there will be, of batches in each epoch.
+    loss: of this batch; None where reading it would hold up a GPU.
+    """
+
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    learning_rate: float
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One pass over the data.
+
+    epoch:   from 1.
+    loss:    mean over the samples, while they were trained on.
+    metrics: what ``validate`` returned; empty without it.
+    learning_rate: of the last update.
+    seconds: of the whole epoch with its validation; after a resume the time of both parts.
+    best:    whether it was better than all epochs before.
+    """
+
+    epoch: int
+    loss: float
+    metrics: Mapping[str, float]
+    learning_rate: float
+    samples: int
+    seconds: float
+    best: bool
+
+
+@dataclass(frozen=True)
+class History:
+    """All epochs of a training, those before a resume included.
+
+    kept: the epoch whose weights the model has now, from 1; the last one where no metric chose.
+    """
+
+    epochs: tuple[EpochReport, ...]
+    kept: int
+
+    @property
+    def seconds(self) -> float:
+        """Time of all epochs."""
+        return sum(report.seconds for report in self.epochs)
+
+    @property
+    def kept_report(self) -> EpochReport:
+        """The report of the epoch whose weights the model has now."""
+        return self.epochs[self.kept - 1]

@@ -1,0 +1,144 @@
+"""One update of the weights, and how long it takes."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.errors import InputError
+from secateur.training.devices import device_of, synchronize
+from secateur.training.distillation import distillation_loss
+from secateur.training.loading import Batch, forward, move
+from secateur.training.losses import Loss, default_loss
+from secateur.training.optimizers import make_optimizer
+from secateur.training.randomness import undisturbed
+from secateur.training.settings import FinetuneSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Stepper:
+    """All that an update needs, made once for a training.
+
+    precision: what autocast computes in; None where it is off.
+    scaler:    scales the loss so that fp16 gradients do not vanish; does nothing otherwise.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    loss: Loss
+    settings: FinetuneSettings
+    device: torch.device
+    precision: torch.dtype | None
+    scaler: torch.amp.GradScaler  # type: ignore[name-defined]
+    teacher: nn.Module | None = None
+
+
+def make_stepper(
+    model: nn.Module,
+    settings: FinetuneSettings,
+    loss: Loss | None = None,
+    teacher: nn.Module | None = None,
+) -> Stepper:
+    """A stepper for a model where it stands. Errors: InputError for a model without parameters."""
+    device = device_of(model)
+    optimizer = make_optimizer(
+        model,
+        settings.optimizer,
+        settings.learning_rate,
+        settings.momentum,
+        settings.weight_decay,
+    )
+    precision = _precision(settings.mixed_precision, model, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
+    loss = loss or partial(default_loss, label_smoothing=settings.label_smoothing)
+    return Stepper(model, optimizer, loss, settings, device, precision, scaler, teacher)
+
+
+def compute_loss(stepper: Stepper, inputs: Any, targets: Any) -> torch.Tensor:
+    """The loss of one batch with its graph: a scalar."""
+    distill = stepper.settings.distill
+    enabled = stepper.precision is not None
+    if stepper.settings.channels_last:
+        inputs = _channels_last(inputs)
+    with torch.autocast(stepper.device.type, dtype=stepper.precision, enabled=enabled):
+        outputs = forward(stepper.model, inputs)
+        if stepper.teacher is None or distill is None:
+            return stepper.loss(outputs, targets)
+        with torch.no_grad():
+            taught = forward(stepper.teacher, inputs)
+        taught_loss = distillation_loss(outputs, taught, targets, distill.temperature)
+        if distill.alpha == 1:
+            return taught_loss
+        own = stepper.loss(outputs, targets)
+        return (1 - distill.alpha) * own + distill.alpha * taught_loss
+
+
+def update(stepper: Stepper, loss: torch.Tensor) -> None:
+    """Gradients of ``loss``, and one step of the optimizer."""
+    stepper.optimizer.zero_grad(set_to_none=True)
+    stepper.scaler.scale(loss).backward()
+    if stepper.settings.gradient_clip is not None:
+        stepper.scaler.unscale_(stepper.optimizer)
+        nn.utils.clip_grad_norm_(stepper.model.parameters(), stepper.settings.gradient_clip)
+    stepper.scaler.step(stepper.optimizer)
+    stepper.scaler.update()
+
+
+def time_step(
+    model: nn.Module,
+    batch: Batch,
+    settings: FinetuneSettings | None = None,
+    *,
+    loss: Loss | None = None,
+    repeats: int = 10,
+    warmup: int = 3,
+) -> float:
+    """Median seconds of one update on ``batch`` (inputs, targets), on the model's device.
+
+    A copy is trained; the model and the global random generators stay as they are.
+    repeats, warmup: updates that count, and updates before them that do not.
+    Errors: InputError for a model without parameters, or fewer than one repeat.
+    """
+    if repeats < 1 or warmup < 0:
+        raise InputError(f"repeats is {repeats} and warmup {warmup}; give at least 1 and 0")
+    settings = settings or FinetuneSettings()
+    copy = deepcopy(model).train()
+    if settings.channels_last:
+        copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    stepper = make_stepper(copy, settings, loss)
+    inputs, targets = move(batch[0], stepper.device), move(batch[1], stepper.device)
+    seconds = []
+    with undisturbed(stepper.device):
+        for _ in range(warmup + repeats):
+            synchronize(stepper.device)
+            began = time.perf_counter()
+            update(stepper, compute_loss(stepper, inputs, targets))
+            synchronize(stepper.device)
+            seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[warmup:])
+
+
+def _precision(wanted: str, model: nn.Module, device: torch.device) -> torch.dtype | None:
+    if wanted == "auto":
+        whole = all(p.dtype == torch.float32 for p in model.parameters())
+        if device.type != "cuda" or not whole:
+            return None
+        return (
+            torch.bfloat16
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else torch.float16
+        )
+    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
+
+
+def _channels_last(inputs: Any) -> Any:
+    if isinstance(inputs, torch.Tensor) and inputs.dim() == 4:
+        return inputs.contiguous(memory_format=torch.channels_last)
+    return inputs

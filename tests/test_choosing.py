@@ -1,0 +1,288 @@
+"""``plan`` end to end: budgets, rules about layers, and plans that can be applied and verified."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import TensorDataset
+
+import secateur as sc
+from oracle import call, leaves, randomise
+from secateur.choosing import plan
+from secateur.criteria import CRITERIA
+from secateur.policies import POLICIES
+from secateur.protocols import Data
+from torchvision_shim import import_torchvision
+from zoo import ZOO
+
+NETS = ("conv_bn_relu", "bottleneck", "dense_block", "packed_attention", "inverted_residual")
+
+
+@cache
+def resnet() -> tuple[nn.Module, sc.Structure]:
+    torch.manual_seed(0)
+    model = import_torchvision().models.resnet18(num_classes=10)
+    return model, sc.trace(model, torch.randn(1, 3, 64, 64))
+
+
+@cache
+def small(net: str) -> tuple[nn.Module, sc.Structure]:
+    torch.manual_seed(0)
+    model = randomise(ZOO[net].build(), 0).float()
+    return model, sc.trace(model, ZOO[net].inputs())
+
+
+def images(batches: int = 2) -> list:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        (torch.randn(2, 3, 64, 64, generator=generator),
+         torch.randint(0, 10, (2,), generator=generator))
+        for _ in range(batches)
+    ]  # fmt: skip
+
+
+def share(made: sc.PruningPlan, kind: str = "flops") -> float:
+    before, after = made.expect[kind]
+    return after / before
+
+
+def left(made: sc.PruningPlan) -> dict[str, int]:
+    return {name: size - len(made.remove.get(name, ())) for name, size in made.sizes.items()}
+
+
+@pytest.mark.parametrize("criterion", CRITERIA.names())
+@pytest.mark.parametrize("scope", POLICIES.names())
+@pytest.mark.parametrize("net", NETS)
+def test_every_scope_and_criterion_can_be_applied_and_verified(net, scope, criterion):
+    model, structure = small(net)
+    inputs = ZOO[net].inputs()
+    target = torch.zeros_like(leaves(call(model, inputs))[0])
+    layers = {}
+    if criterion == "bn-scale":
+        normed = {m.tensor.rpartition(".")[0] for g in structure.groups for m in g.members
+                  if m.role == "stat"}  # fmt: skip
+        layers = {
+            group.name: "keep"
+            for group in structure.groups
+            if not normed & {m.tensor.rpartition(".")[0] for m in group.members}
+        }
+    if len(layers) == len(structure.groups):
+        with pytest.raises(sc.InputError, match="has none; use the criterion 'l2'"):
+            plan(model, structure, criterion, {"params": 0.8}, scope)
+        return
+
+    def loss(outputs, targets):
+        return functional.mse_loss(leaves(outputs)[0], targets)
+
+    made = plan(model, structure, criterion, {"params": 0.8}, scope, [(inputs, target)], loss,
+                layers=layers)  # fmt: skip
+    assert made and share(made, "params") <= 0.8
+    pruned = sc.apply(model, made, inputs, structure=structure)
+    assert sum(p.numel() for p in pruned.parameters()) == made.expect["params"][1]
+    assert sc.verify(model, pruned, made, inputs, structure=structure).ok
+
+
+@pytest.mark.parametrize("criterion", ["l2", "taylor", "random"])
+@pytest.mark.parametrize("scope", POLICIES.names())
+@pytest.mark.parametrize("budget", [0.3, 0.5, 0.8])
+def test_resnet18_meets_its_budget_closely(scope, criterion, budget):
+    model, structure = resnet()
+    made = plan(model, structure, criterion, {"flops": budget}, scope, images())
+    assert 0.99 * budget < share(made) <= budget
+
+
+@pytest.mark.parametrize("scope", POLICIES.names())
+def test_resnet18_in_multiples_of_8_is_within_one_step(scope):
+    model, structure = resnet()
+    made = plan(model, structure, "l2", {"flops": 0.5}, scope, round_to=8)
+    assert set(left(made)) == {g.name for g in structure.groups}
+    for indices in structure.kept(made.remove).values():
+        assert len(indices) % 8 == 0
+    # the dearest step that anything could have been given back
+    limit = 0.5 * made.expect["flops"][0]
+    fits = []
+    for name, units in made.remove.items():
+        fewer = dict(made.remove) | {name: units[8:]}
+        fits.append(structure.cost(fewer).flops <= limit)
+    assert not all(fits) if scope == "uniform" else not any(fits)
+    assert 0.97 * 0.5 < share(made) <= 0.5
+
+
+@pytest.mark.parametrize("scope", POLICIES.names())
+def test_resnet18_is_applied_and_verified(scope):
+    model, structure = resnet()
+    inputs = torch.randn(1, 3, 64, 64)
+    made = plan(model, structure, "l1", {"flops": "40%", "params": "4M"}, scope, round_to=4)
+    assert share(made) <= 0.4 and made.expect["params"][1] <= 4_000_000
+    pruned = sc.apply(model, made, inputs, structure=structure)
+    assert sc.verify(model, pruned, made, inputs, structure=structure).ok
+
+
+@pytest.mark.parametrize("budget", [0.5, "0.5x", "50%", "50 %"])
+def test_a_budget_is_written_in_many_ways(budget):
+    model, structure = small("bottleneck")
+    assert plan(model, structure, budget={"flops": budget}) == plan(model, structure)
+
+
+def test_an_absolute_budget():
+    model, structure = small("bottleneck")
+    dense = structure.cost({}).params
+    made = plan(model, structure, budget={"params": f"{dense * 0.7 / 1000:.3f}k"})
+    assert 0.5 * dense < made.expect["params"][1] <= 0.7 * dense + 1
+
+
+def test_the_plan_says_why_and_what_to_expect():
+    model, structure = small("bottleneck")
+    made = plan(model, structure, "l1", {"flops": 0.6}, "local", round_to=2, floor=0.2, seed=3)
+    assert made.why == {
+        "criterion": "l1", "scope": "local", "budget": {"flops": "0.6x"}, "round_to": 2,
+        "floor": 0.2, "layers": {}, "seed": 3, "normalise": "mean",
+    }  # fmt: skip
+    assert made.fingerprint == structure.fingerprint
+    assert made.expect["flops"] == [structure.cost({}).flops, structure.cost(made.remove).flops]
+    assert sc.PruningPlan.from_json(made.to_json()) == made
+
+
+@pytest.mark.parametrize("criterion", ["random", "taylor"])
+def test_the_seed_decides(criterion):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 3))
+    structure = sc.trace(model, torch.randn(2, 8))
+    generator = torch.Generator().manual_seed(0)
+    train = TensorDataset(torch.randn(600, 8, generator=generator),
+                          torch.arange(600) % 3)  # fmt: skip
+    data = Data("noise", train, train, classes=3)
+    made = [plan(model, structure, criterion, data=data, seed=seed) for seed in (1, 1, 2)]
+    assert made[0].remove == made[1].remove
+    assert made[0].remove != made[2].remove
+
+
+def test_the_weakest_unit_leaves_first():
+    _, structure = small("bottleneck")
+    model = randomise(ZOO["bottleneck"].build(), 0).float()
+    group, unit = structure.groups[0], 2
+    with torch.no_grad():
+        for member in group.members:
+            if member.role != "stat":
+                index = torch.as_tensor(member.index[unit])
+                model.get_parameter(member.tensor).index_fill_(member.dim, index, 1e-9)
+    dense = structure.cost({}).flops
+    made = plan(model, structure, budget={"flops": str(dense - 1)})
+    assert made.remove == {group.name: (unit,)}
+
+
+@pytest.mark.parametrize("scope", POLICIES.names())
+def test_the_model_is_untouched(scope):
+    model, structure = small("bottleneck")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    plan(model, structure, "l2", scope=scope)
+    assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
+
+
+def test_a_criterion_of_ones_own():
+    class Reverse:
+        needs: frozenset[str] = frozenset()
+
+        def __call__(self, group, statistics):
+            return torch.arange(group.size, 0, -1, dtype=torch.float64)
+
+    model, structure = small("bottleneck")
+    made = plan(model, structure, Reverse(), scope="uniform")
+    assert made.why["criterion"] == "Reverse"
+    for name, units in made.remove.items():
+        size = made.sizes[name]
+        assert units == tuple(range(size - len(units), size))
+
+
+@pytest.mark.parametrize(
+    ("layers", "kept"),
+    [
+        ({"layer1": "keep"}, ("layer1.0.conv1", "layer1.1.conv1")),
+        ({"layer1.*": "keep"}, ("layer1.0.conv1", "layer1.1.conv1")),
+        ({"layer?.0.conv1": "keep"}, ("layer1.0.conv1", "layer4.0.conv1")),
+        ({"layer4.1.conv1.weight": "keep"}, ("layer4.1.conv1",)),
+        ({"type:Conv2d": "keep", "layer2": True, "layer3": True}, ("layer1.0.conv1", "conv1")),
+        ({"*": "keep", "layer3.*": True}, ("conv1", "layer1.0.conv1", "layer4.1.conv1")),
+        ({"layer2": 0.5, "layer2.1": "keep"}, ("layer2.1.conv1",)),
+    ],
+)
+def test_layers_that_are_kept_lose_nothing(layers, kept):
+    model, structure = resnet()
+    made = plan(model, structure, budget={"flops": 0.9}, layers=layers)
+    assert made and share(made) <= 0.9
+    assert not set(kept) & set(made.remove)
+    assert set(kept) < set(plan(model, structure, budget={"flops": 0.5}).remove)
+
+
+def test_a_ratio_holds_whatever_the_budget():
+    model, structure = resnet()
+    made = plan(model, structure, budget={"flops": 0.6}, layers={"layer1.0.conv1": 0.25})
+    assert len(made.remove["layer1.0.conv1"]) == 16
+    alone = plan(model, structure, budget={}, layers={"layer1.0": 0.25, "layer1.0.conv2": "keep"})
+    assert {name: len(units) for name, units in alone.remove.items()} == {"layer1.0.conv1": 16}
+
+
+def test_a_tied_layer_has_both_names():
+    model, structure = small("tied_embedding")
+    (alias,) = {name.rpartition(".")[0] for name in structure.aliases}
+    (tensor,) = set(structure.aliases.values())
+    groups = [g for g in structure.groups for m in g.members if m.tensor == tensor]
+    assert groups
+    made = plan(model, structure, budget={"params": 0.9}, layers={alias: "keep"})
+    owners = {g.name for g in groups if any(m.tensor == tensor and m.role == "out"
+                                            for m in g.members)}  # fmt: skip
+    assert not owners & set(made.remove)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"criterion": "tailor"}, "unknown criterion 'tailor': did you mean 'taylor'"),
+        ({"scope": "globl"}, "unknown policy 'globl': did you mean 'global'"),
+        ({"criterion": "taylor"}, "'taylor' needs data for its gradients"),
+        ({"criterion": "taylor", "data": []}, "holds no batch"),
+        ({"budget": {"flop": 0.5}}, "unknown budget 'flop': did you mean 'flops'"),
+        ({"budget": {"latency": "5ms"}}, "no budget of latency, which has to be measured"),
+        ({"budget": {"flops": "5ms"}}, "flops wants a fraction"),
+        ({"budget": {"flops": 0}}, "a fraction of dense lies above 0"),
+        ({"budget": {}}, "budget is empty"),
+        ({"budget": 0.5}, r"budget is 0\.5; give a mapping"),
+        ({"round_to": 0}, "round_to is 0"),
+        ({"floor": 0}, "floor is 0"),
+        ({"floor": 1.5}, r"floor is 1\.5"),
+        ({"floor": -0.5}, r"floor is -0\.5"),
+        ({"seed": -1}, "seed is -1"),
+        ({"normalise": "median"}, "unknown normaliser 'median'"),
+        ({"layers": {"layr1.*": "keep"}}, r"'layr1.\*', which no .* did you mean 'layer1"),
+        ({"layers": {"layer1": "skip"}}, "layers has 'skip' for 'layer1'"),
+        ({"layers": {"layer1": 1.0}}, r"layers has 1\.0 for 'layer1'"),
+        ({"layers": {"layer1": False}}, "layers has False for 'layer1'"),
+        ({"layers": {"type:Conv2": "keep"}}, "'Conv2': did you mean 'Conv"),
+        ({"layers": {"type:LSTM": "keep"}}, "has no such module"),
+        ({"layers": {"fc": 0.5}}, "nothing that it produces can leave"),
+    ],
+)
+def test_what_cannot_be_used_is_said(values, message):
+    model, structure = resnet()
+    with pytest.raises(sc.InputError, match=message):
+        plan(model, structure, **values)
+
+
+def test_keeping_what_cannot_leave_is_no_mistake():
+    model, structure = resnet()
+    assert plan(model, structure, layers={"fc": "keep"}) == plan(model, structure)
+
+
+def test_an_impossible_budget_says_what_can_be_reached():
+    model, structure = resnet()
+    with pytest.raises(sc.BudgetError, match=r"flops 0\.01x .* smallest reachable is [\d.]+%"):
+        plan(model, structure, budget={"flops": 0.01}, floor=0.3)
+
+
+def test_a_structure_of_another_model_is_refused():
+    with pytest.raises(sc.PlanMismatch, match="the structure is not of this model"):
+        plan(small("bottleneck")[0], small("conv_bn_relu")[1])
