@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +19,7 @@ from secateur.surgery.applying import origin_of
 from torchvision_shim import import_torchvision
 
 Method = Literal["auto", "graph"]
+METHODS: tuple[Method, ...] = ("auto", "graph")
 Slices = dict[tuple[str, int], np.ndarray]
 
 TOLERANCE = 1e-6  # float64, relative to what pruning changes at all
@@ -55,20 +55,20 @@ NETS = {
     "vit_b_16": Net(224, "graph"),  # nn.MultiheadAttention checks its embedding width
     "swin_t": Net(224, "graph", chance=True),  # the head width is taken from the whole width
 }
-# One worker runs all tests of a net, so that it is traced once (pytest --dist loadgroup).
-EACH = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NETS]
-RANDOM = [
-    pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NETS if NETS[name].chance
-]
+pytestmark = pytest.mark.slow
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
     """A randomised float64 net without dropout, a plan over all its groups, and the oracle.
 
+    reference:    the zeroed copy.
     dense, zeros: eval outputs of the net and of its zeroed copy.
+    effect:       largest difference between the two.
+    pruned:       what came of the plan, by the method asked for; tests that change it take a copy.
     """
 
+    net: Net
     model: nn.Module
     image: Tensor  # batch 3; the structure was traced with a batch of 2
     structure: sc.Structure
@@ -76,6 +76,8 @@ class Subject:
     reference: nn.Module
     dense: list[Tensor]
     zeros: list[Tensor]
+    effect: float
+    pruned: dict[Method, nn.Module]
 
 
 def build(name: str) -> nn.Module:
@@ -95,28 +97,36 @@ def without_chance(model: nn.Module) -> nn.Module:
     return model
 
 
-@lru_cache(maxsize=1)
-def subject(name: str) -> Subject:
-    """Traced once for all tests of a net."""
-    model = randomise(without_chance(build(name)), seed=0).eval()
-    pixels = NETS[name].pixels
-    image = torch.randn(3, 3, pixels, pixels, dtype=torch.float64)
+# Tests are run net by net; one worker takes all of a net (pytest --dist loadgroup).
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NETS],
+)
+def subject(request: pytest.FixtureRequest) -> Subject:
+    """Traced and pruned once for all tests of a net."""
+    net = NETS[request.param]
+    model = randomise(without_chance(build(request.param)), seed=0).eval()
+    image = torch.randn(3, 3, net.pixels, net.pixels, dtype=torch.float64)
     structure = sc.trace(model, image[:2])
     generator = np.random.default_rng(0)
     remove: dict[str, list[int]] = {}
     for group in structure.groups:
         count = max(1, int(group.size * generator.uniform(0.1, 0.5)))
         remove[group.name] = sorted(generator.permutation(group.size)[:count].tolist())
+    plan = sc.PruningPlan(remove)
     reference = zeros_at(model, structure, remove)
-    dense, zeros = ([x.detach() for x in leaves(call(m.eval(), image))] for m in (model, reference))
-    return Subject(model, image, structure, sc.PruningPlan(remove), reference, dense, zeros)
+    dense, zeros = outputs(model, image), outputs(reference, image)
+    pruned: dict[Method, nn.Module] = {
+        method: sc.apply(model, plan, image[:2], method=method, structure=structure)
+        for method in METHODS
+    }
+    effect = largest(zeros, dense)
+    return Subject(net, model, image, structure, plan, reference, dense, zeros, effect, pruned)
 
 
-@lru_cache(maxsize=2)
-def pruned(name: str, method: Method) -> nn.Module:
-    """The net after its plan; tests that change it take a copy."""
-    net = subject(name)
-    return sc.apply(net.model, net.plan, net.image[:2], method=method, structure=net.structure)
+def outputs(model: nn.Module, image: Tensor) -> list[Tensor]:
+    """In eval mode."""
+    return [x.detach() for x in leaves(call(model.eval(), image))]
 
 
 def removed_slices(structure: sc.Structure, plan: Mapping[str, Any]) -> Slices:
@@ -149,52 +159,45 @@ def zeros_at(model: nn.Module, structure: sc.Structure, plan: Mapping[str, Any])
     return result
 
 
-@pytest.mark.parametrize("method", ["auto", "graph"])
-@pytest.mark.parametrize("name", EACH)
-def test_removed_equals_zeroed(name: str, method: Method) -> None:
-    net = subject(name)
-    effect = largest(net.zeros, net.dense)
-    assert effect >= NOTICEABLE * max(float(x.abs().max()) for x in net.dense)
-    model = pruned(name, method)
-    assert origin_of(model).kind == (NETS[name].kind if method == "auto" else "graph")
-    seen = [x.detach() for x in leaves(call(model.eval(), net.image))]
-    assert largest(seen, net.zeros) <= TOLERANCE * effect
-    one = [x.detach() for x in leaves(call(model, net.image[:1]))]
-    assert largest(one, [x[:1] for x in net.zeros]) <= TOLERANCE * effect
+@pytest.mark.parametrize("method", METHODS)
+def test_removed_equals_zeroed(subject: Subject, method: Method) -> None:
+    assert subject.effect >= NOTICEABLE * max(float(x.abs().max()) for x in subject.dense)
+    pruned = subject.pruned[method]
+    assert origin_of(pruned).kind == (subject.net.kind if method == "auto" else "graph")
+    seen = outputs(pruned, subject.image)
+    assert largest(seen, subject.zeros) <= TOLERANCE * subject.effect
+    one = outputs(pruned, subject.image[:1])
+    assert largest(one, [x[:1] for x in subject.zeros]) <= TOLERANCE * subject.effect
 
 
-@pytest.mark.parametrize("name", EACH)
-def test_a_wrong_plan_is_noticed(name: str) -> None:
-    """The error of the oracle when other units of one group leave than were zeroed."""
-    net = subject(name)
-    effect = largest(net.zeros, net.dense)
-    seen = [x.detach() for x in leaves(call(pruned(name, "auto").eval(), net.image))]
+def test_a_wrong_plan_is_noticed(subject: Subject) -> None:
+    """One unit of one group is zeroed in place of another one that was removed."""
+    seen = outputs(subject.pruned["auto"], subject.image)
     generator = np.random.default_rng(1)
-    groups = net.structure.groups
+    groups = subject.structure.groups
     errors = []
     for group in (groups[i] for i in generator.permutation(len(groups))[:3]):
-        gone = net.plan.remove[group.name]
+        gone = subject.plan.remove[group.name]
         kept = np.setdiff1d(np.arange(group.size), gone)
-        other = sorted({*gone[1:], int(generator.choice(kept))})
-        wrong = zeros_at(net.model, net.structure, {**net.plan.remove, group.name: other})
-        out = [x.detach() for x in leaves(call(wrong.eval(), net.image))]
-        errors.append(largest(seen, out) / effect)
+        wrong = {**subject.plan.remove, group.name: [*gone[1:], int(generator.choice(kept))]}
+        zeros = outputs(zeros_at(subject.model, subject.structure, wrong), subject.image)
+        errors.append(largest(seen, zeros) / subject.effect)
     assert max(errors) >= NOTICEABLE, errors
 
 
-@pytest.mark.parametrize("method", ["auto", "graph"])
-@pytest.mark.parametrize("name", EACH)
-def test_train_mode_and_gradients_are_those_of_the_zeroed_copy(name: str, method: Method) -> None:
-    net = subject(name)
-    kept = net.structure.kept(net.plan.remove)
-    model, reference = copy.deepcopy(pruned(name, method)), copy.deepcopy(net.reference)
-    outputs = []
+@pytest.mark.parametrize("method", METHODS)
+def test_train_mode_and_gradients_are_those_of_the_zeroed_copy(
+    subject: Subject, method: Method
+) -> None:
+    kept = subject.structure.kept(subject.plan.remove)
+    model, reference = copy.deepcopy(subject.pruned[method]), copy.deepcopy(subject.reference)
+    results = []
     for m in (model, reference):
-        out = leaves(call(m.train(), net.image))
+        out = leaves(call(m.train(), subject.image))
         torch.stack([x.square().mean() for x in out]).sum().backward()
-        outputs.append([x.detach() for x in out])
-    size = max(float(x.abs().max()) for x in outputs[1])
-    assert largest(*outputs) <= TOLERANCE * size
+        results.append([x.detach() for x in out])
+    size = max(float(x.abs().max()) for x in results[1])
+    assert largest(*results) <= TOLERANCE * size
 
     def survivors(tensor: str, value: Tensor) -> Tensor:
         for dim in range(value.dim()):
@@ -208,7 +211,7 @@ def test_train_mode_and_gradients_are_those_of_the_zeroed_copy(name: str, method
         if p.grad is not None
     }
     seen = {tensor: p.grad for tensor, p in model.named_parameters() if p.grad is not None}
-    assert seen.keys() == wanted.keys() == dict(net.model.named_parameters()).keys()
+    assert seen.keys() == wanted.keys() == dict(subject.model.named_parameters()).keys()
     steepest = max(float(gradient.abs().max()) for gradient in wanted.values())
     for tensor, gradient in wanted.items():
         # biases before a batch norm have no gradient but noise
@@ -217,38 +220,18 @@ def test_train_mode_and_gradients_are_those_of_the_zeroed_copy(name: str, method
     statistics = dict(model.named_buffers())
     for tensor, value in reference.named_buffers():
         if tensor.endswith(("running_mean", "running_var")):
-            torch.testing.assert_close(statistics[tensor], survivors(tensor, value), msg=tensor)
+            torch.testing.assert_close(
+                statistics[tensor], survivors(tensor, value), msg=lambda m, t=tensor: f"{t}: {m}"
+            )
 
 
-@pytest.mark.parametrize("name", RANDOM)
-def test_dropped_units_and_blocks_stay_random_in_train_mode(name: str) -> None:
-    """As torchvision builds it, in float32: train mode draws, eval mode does not."""
-    model = build(name)
-    image = torch.randn(2, 3, NETS[name].pixels, NETS[name].pixels)
-    structure = sc.trace(model, image)
-    plan = sc.PruningPlan({group.name: [0] for group in structure.groups})
-    for method in ("module", "graph") if NETS[name].kind == "module" else ("graph",):
-        smaller = sc.apply(model, plan, image, method=method, structure=structure)
-        assert smaller.training
-        first, second = (leaves(smaller(image)) for _ in range(2))
-        assert not any(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-        torch.stack([x.square().mean() for x in first]).sum().backward()
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in smaller.parameters())
-        first, second = (leaves(smaller.eval()(image)) for _ in range(2))
-        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-
-
-@pytest.mark.parametrize("name", EACH)
-def test_counted_cost_is_the_real_one(name: str) -> None:
-    net = subject(name)
-    for model, plan in (
-        (net.model, {}),
-        (pruned(name, "auto"), net.plan.remove),
-        (pruned(name, "graph"), net.plan.remove),
-    ):
-        cost = net.structure.cost(plan)
+def test_counted_cost_is_the_real_one(subject: Subject) -> None:
+    every = [(subject.model, {})]
+    every += [(model, subject.plan.remove) for model in subject.pruned.values()]
+    for model, plan in every:
+        cost = subject.structure.cost(plan)
         assert cost.params == sum(p.numel() for p in model.parameters())
-        assert cost.flops == flops(model, net.image[:1])
+        assert cost.flops == flops(model, subject.image[:1])
 
 
 def flops(model: nn.Module, image: Tensor) -> int:
@@ -258,8 +241,37 @@ def flops(model: nn.Module, image: Tensor) -> int:
     return counter.get_total_flops()
 
 
-@pytest.mark.parametrize("name", [p for p in EACH if NETS[p.values[0]].kind == "graph"])
-def test_module_surgery_names_the_line_that_holds_a_size(name: str) -> None:
-    net = subject(name)
+def test_module_surgery_gives_the_own_class_or_names_the_line_that_holds_a_size(
+    subject: Subject,
+) -> None:
+    if subject.net.kind == "module":
+        assert type(subject.pruned["auto"]) is type(subject.model)
+        assert repr(subject.pruned["auto"]) != repr(subject.model)
+        return
     with pytest.raises(sc.SurgeryError, match=r"\w+\.py:\d+: "):
-        sc.apply(net.model, net.plan, net.image[:2], method="module", structure=net.structure)
+        sc.apply(
+            subject.model,
+            subject.plan,
+            subject.image[:2],
+            method="module",
+            structure=subject.structure,
+        )
+
+
+@pytest.mark.parametrize("name", [name for name in NETS if NETS[name].chance])
+def test_dropout_and_stochastic_depth_stay_random_in_train_mode(name: str) -> None:
+    """As torchvision builds it, in float32: train mode draws, eval mode does not."""
+    net = NETS[name]
+    model = build(name)
+    image = torch.randn(2, 3, net.pixels, net.pixels)
+    structure = sc.trace(model, image)
+    plan = sc.PruningPlan({group.name: [0] for group in structure.groups})
+    for method in {net.kind, "graph"}:
+        pruned = sc.apply(model, plan, image, method=method, structure=structure)
+        assert pruned.training
+        first, second = (leaves(call(pruned, image)) for _ in range(2))
+        assert not any(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+        torch.stack([x.square().mean() for x in first]).sum().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in pruned.parameters())
+        first, second = (outputs(pruned, image) for _ in range(2))
+        assert all(map(torch.equal, first, second))

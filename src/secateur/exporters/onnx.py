@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from secateur.errors import InputError
-from secateur.exporters import exporter
+from secateur.exporters import exporter, writes
 from secateur.exporters._files import staged, target
 from secateur.exporters._names import input_names, output_names
 from secateur.exporters._program import Exportable, captured
@@ -30,6 +31,7 @@ _TALKATIVE = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
 @exporter("onnx")
+@writes(".onnx")
 def export_onnx(
     model: nn.Module,
     example_inputs: ExampleInputs,
@@ -141,12 +143,13 @@ def _compare(exportable: Exportable, run: Session) -> tuple[Difference, tuple[in
 
 
 def _require_packages() -> None:
-    try:
-        import onnx
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"ONNX export needs {error.name}; pip install secateur[onnx]") from error
-    del onnx
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise InputError(
+                f"ONNX export needs {name} ({error}); pip install secateur[onnx]"
+            ) from error
 
 
 def _refuse_half_precision(model: nn.Module) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from secateur.exporters import exporter
+from secateur.exporters import exporter, writes
 from secateur.exporters._files import staged, target
 from secateur.exporters._program import captured
 from secateur.exporters._result import TOLERANCE, ExportError, ExportResult, difference
@@ -18,6 +18,7 @@ from secateur.structure.inputs import ExampleInputs
 
 
 @exporter("torch-export")
+@writes(".pt2")
 def export_program(
     model: nn.Module,
     example_inputs: ExampleInputs,

@@ -10,7 +10,7 @@ from torch import nn
 
 from secateur.config import Recipe
 from secateur.errors import InputError
-from secateur.exporters import export
+from secateur.exporters import export, suffix_of
 from secateur.job import folders
 from secateur.job.listening import plain
 from secateur.job.subjects import load_subject
@@ -43,10 +43,11 @@ def evaluate_run(folder: Path, dense: bool, split: str) -> dict[str, Any]:
 def export_run(folder: Path, names: list[str], output: Path | None) -> list[dict[str, Any]]:
     """Export a run's pruned model in several formats. Errors: InputError."""
     _, subject, model = _opened(folder, False)
-    target = (output or folder / "exports") / "model"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    place = output or folder / "exports"
+    place.mkdir(parents=True, exist_ok=True)
     result = []
     for name in names:
+        target = place / f"model{suffix_of(name)}"
         found = export(name, model, subject.example_inputs, target)
         result.append(
             {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from secateur.exporters import export
+from secateur.exporters import export, suffix_of
 from secateur.job import folders
 from secateur.job.listening import plain
 from secateur.job.measuring import measured, paired_latency
@@ -83,8 +83,11 @@ def _exports(work: Work, pruned: nn.Module) -> dict[str, list[dict[str, Any]]]:
     result: dict[str, list[dict[str, Any]]] = {"dense": [], "pruned": []}
     for name in work.recipe.export:
         for side, model in (("dense", work.dense), ("pruned", pruned)):
+            if name == "safetensors" and side == "dense":
+                continue  # the run folder holds dense.safetensors
             work.listener.tick("measure", 0, f"exporting {side} to {name}")
-            target = work.folder / "exports" / ("model" if side == "pruned" else "dense")
+            stem = "model" if side == "pruned" else "dense"
+            target = work.folder / "exports" / f"{stem}{suffix_of(name)}"
             target.parent.mkdir(exist_ok=True)
             found = export(name, model, work.subject.example_inputs, target)
             result[side].append(

@@ -10,8 +10,10 @@ from torch import nn
 
 from secateur.config import Recipe
 from secateur.errors import InputError
+from secateur.metrics import add_metric
 from secateur.protocols import Data, Subject
 from secateur.sources.data import check_labels, load_data
+from secateur.sources.functions import load_function
 from secateur.sources.models import load_model
 from secateur.structure.inputs import as_arguments
 from secateur.surgery.applying import refuse_nan
@@ -21,8 +23,9 @@ def load_subject(recipe: Recipe) -> Subject:
     """Load the model, then the data. Errors: InputError for whatever cannot be used."""
     folder = Path(recipe.folder)
     torch.manual_seed(recipe.seed)
-    weights = folder / recipe.weights if recipe.weights else None
-    subject = load_model(recipe.model, recipe.model_args, weights, folder)
+    subject = load_model(recipe.model, recipe.model_args, recipe.weights, folder)
+    if ":" in recipe.metric:
+        add_metric(recipe.metric, load_function(recipe.metric, folder))
     refuse_nan(subject.model)
     data = None
     if recipe.data is not None:

@@ -26,6 +26,7 @@ def make_optimizer(
     momentum: float = 0.9,
     weight_decay: float = 0.0,
     decay_all: bool = False,
+    scaled: bool = False,
 ) -> torch.optim.Optimizer:
     """An optimizer over the parameters of ``model`` that require a gradient.
 
@@ -33,6 +34,7 @@ def make_optimizer(
     momentum:     of sgd, in [0, 1); the first beta of adam and adamw.
     weight_decay: for tensors of two dimensions or more; those of one are biases and the scales
                   of norms, and decay only with ``decay_all``.
+    scaled:       whether a gradient scaler may skip steps.
     Errors: InputError for an unknown name, a number out of range, a model that cannot be trained.
     """
     check(name, learning_rate, momentum, weight_decay)
@@ -51,6 +53,9 @@ def make_optimizer(
     # One kernel for a whole step: several times faster on small tensors, on CPU and GPU.
     fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
     if name == "sgd":
+        # A first step that the scaler skips leaves the momentum of the fused kernel as the memory
+        # happened to be (PyTorch 2.13), and the next step adds that to the weights.
+        fused = fused and not scaled
         return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, fused=fused)
     kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
     return kind(groups, lr=learning_rate, betas=(momentum, SECOND_BETA), fused=fused)

@@ -48,14 +48,15 @@ def make_stepper(
 ) -> Stepper:
     """A stepper for a model where it stands. Errors: InputError for a model without parameters."""
     device = device_of(model)
+    precision = _precision(settings.mixed_precision, model, device)
     optimizer = make_optimizer(
         model,
         settings.optimizer,
         settings.learning_rate,
         settings.momentum,
         settings.weight_decay,
+        scaled=precision is torch.float16,
     )
-    precision = _precision(settings.mixed_precision, model, device)
     scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
     loss = loss or partial(default_loss, label_smoothing=settings.label_smoothing)
     return Stepper(model, optimizer, loss, settings, device, precision, scaler, teacher)

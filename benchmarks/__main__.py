@@ -1,0 +1,53 @@
+"""``python -m benchmarks [name ...] [--seeds 3] [--quick]``: measure what is missing, write pages.
+
+Finished cells stand in benchmarks/results/*.jsonl and are not measured again, so that a run can be
+stopped at any time; ``--pages`` writes docs/results/*.md from them and measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from benchmarks.ledger import Ledger
+
+PAGES = Path(__file__).parents[1] / "docs" / "results"
+# name -> (module with run, module with page, file of the page)
+BENCHMARKS = {
+    "speed": ("speed", "speed", "speed.md"),
+    "fashion_mnist": ("fashion_mnist", "fashion_mnist_page", "fashion-mnist.md"),
+}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(BENCHMARKS))
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (3)")
+    parser.add_argument("--quick", action="store_true", help="a part of the data, fewer turns")
+    parser.add_argument("--pages", action="store_true", help="only write the pages")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
+    options = parser.parse_args()
+    unknown = sorted(set(options.names) - set(BENCHMARKS))
+    if unknown:
+        parser.error(f"no benchmark is called {', '.join(unknown)}; known: {', '.join(BENCHMARKS)}")
+    torch.set_num_threads(options.threads)
+    for name in options.names or BENCHMARKS:
+        module, page, file = BENCHMARKS[name]
+        if not options.pages:
+            import_module(f"benchmarks.{module}").run(options.seeds, options.quick)
+        rows = Ledger(name).rows()
+        if rows:
+            PAGES.mkdir(parents=True, exist_ok=True)
+            text = import_module(f"benchmarks.{page}").page(rows)
+            (PAGES / file).write_text(text, encoding="utf-8")
+            print(f"wrote {PAGES / file}")
+
+
+if __name__ == "__main__":
+    main()
