@@ -219,8 +219,12 @@ class TestLocal(PolicyTests):
             name: float(scores[name][list(units)].sum() / scores[name].sum())
             for name, units in remove.items()
         }
-        unit = max(float(s.max() / s.sum()) for s in scores.values())
-        assert abs(lost["0"] - lost["2"]) <= unit
+        # they differ by the steps around the cut alone: the last unit that left, the next to leave
+        step = max(
+            float(scores[name].sort().values[len(units)] / scores[name].sum())
+            for name, units in remove.items()
+        )
+        assert abs(lost["0"] - lost["2"]) <= 2 * step < 0.03
         assert len(remove["0"]) / 100 > len(remove["2"]) / 60 + 0.1
 
     def test_negative_scores_are_refused(self):

@@ -199,12 +199,14 @@ def _timeline(work: Work) -> list[dict[str, Any]]:
     at = 0.0
     for event in work.journal.events():
         flops, params = event.get("flops", flops), event.get("params", params)
+        ended = at
         for epoch in event.get("history", []):
+            ended += epoch["seconds"]
             line.append(
                 {
                     "step": f"{event['stage']} epoch {epoch['epoch']}",
                     "kind": "epoch",
-                    "at": at + epoch["seconds"] * epoch["epoch"],
+                    "at": ended,
                     "seconds": epoch["seconds"],
                     "metric": (epoch["validation"] or {}).get(metric),
                     "loss": epoch["loss"],
@@ -213,7 +215,7 @@ def _timeline(work: Work) -> list[dict[str, Any]]:
                 }
             )
         validation = event.get("validation") or {}
-        at += event["seconds"]
+        at = max(at + event["seconds"], ended)
         line.append(
             {
                 "step": event["stage"],

@@ -195,9 +195,8 @@ def _timing(times: Sequence[float]) -> Timing:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Garbage is collected before, not during: a collection belongs to neither side."""
+    """No garbage is collected meanwhile: a collection belongs to neither side."""
     enabled = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield
