@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from secateur.errors import InputError
 from secateur.exporters import exporter, writes
@@ -57,7 +58,9 @@ def export_onnx(
     if dynamic_batch and not exportable.dynamic:
         notes.append(f"the batch size is fixed, because {exportable.why_fixed}")
     with staged(path) as partial:
-        written = _write(exportable, partial, opset)
+        program = _convert(exportable, opset, notes)
+        _write(program, partial)
+        written = program.model.opset_imports[""]
         if opset is not None and written != opset:
             notes.append(f"the file has opset {written}; it cannot be converted to {opset}")
         size = sum(file.stat().st_size for file in partial.parent.iterdir())
@@ -76,35 +79,57 @@ def export_onnx(
     )
 
 
-def _write(exportable: Exportable, path: Path, opset: int | None) -> int:
-    """Write the file; returns its opset."""
-    names = input_names(exportable.model, exportable.arguments)
-    outputs = exportable.named_outputs(exportable.arguments)
+def _convert(exportable: Exportable, opset: int | None, notes: list[str]) -> Any:
+    """The ONNX program; where an operation has no translation, of its smaller operations."""
     try:
-        with _quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                exportable.program,
-                input_names=names,
-                output_names=output_names([key for key, _ in outputs], names),
-                opset_version=opset,
-                dynamic_shapes=_axis_names(exportable.symbols) if exportable.dynamic else None,
-                dynamo=True,
-                verbose=False,
-            )
-            assert program is not None
-            weights = sum(value.nbytes for value in _constants(program))
-            program.save(path, external_data=weights > LARGEST_SINGLE_FILE)
-    except OSError:
-        raise
+        return _converted(exportable, exportable.program, opset)
     # The converter raises types of three packages and of its own operators.
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        failure = error
+    try:
+        with _quiet(), torch.no_grad():
+            core = exportable.program.run_decompositions()
+        program = _converted(exportable, core, opset)
+    except Exception:
         raise ExportError(
-            f"PyTorch cannot convert this model to ONNX ({type(error).__name__}: "
-            f"{' '.join(lines)[:400]}); another opset may know the operation, and the exporter "
-            "'torch-export' needs no conversion"
-        ) from error
-    return int(program.model.opset_imports[""])
+            f"PyTorch cannot convert this model to ONNX ({_deepest(failure)}); another opset may "
+            "know the operation, and the exporter 'torch-export' needs no conversion"
+        ) from failure
+    notes.append(
+        f"operations were written out in smaller ones, because of one that ONNX export does not "
+        f"know ({_deepest(failure)}); this can be slower"
+    )
+    return program
+
+
+def _converted(exportable: Exportable, program: ExportedProgram, opset: int | None) -> Any:
+    names = input_names(exportable.model, exportable.arguments)
+    outputs = exportable.named_outputs(exportable.arguments)
+    with _quiet(), torch.no_grad():
+        return torch.onnx.export(
+            program,
+            input_names=names,
+            output_names=output_names([key for key, _ in outputs], names),
+            opset_version=opset,
+            dynamic_shapes=_axis_names(exportable.symbols) if exportable.dynamic else None,
+            dynamo=True,
+            verbose=False,
+        )
+
+
+def _write(program: Any, path: Path) -> None:
+    """One file, unless its weights are more than a file can hold."""
+    values = program.model.graph.initializers.values()
+    weights = sum(value.const_value.nbytes for value in values if value.const_value is not None)
+    with _quiet():
+        program.save(path, external_data=weights > LARGEST_SINGLE_FILE)
+
+
+def _deepest(error: BaseException) -> str:
+    """The sentence of the first cause; those above it are advice for PyTorch's developers."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
 
 
 def _axis_names(symbols: tuple[str | None, ...]) -> tuple[dict[int, str] | None, ...]:
@@ -113,11 +138,6 @@ def _axis_names(symbols: tuple[str | None, ...]) -> tuple[dict[int, str] | None,
     for symbol in filter(None, symbols):
         names.setdefault(symbol, f"batch_{len(names)}" if names else "batch")
     return tuple({0: names[symbol]} if symbol else None for symbol in symbols)
-
-
-def _constants(program: Any) -> list[Any]:
-    values = program.model.graph.initializers.values()
-    return [value.const_value for value in values if value.const_value is not None]
 
 
 def _compare(exportable: Exportable, run: Session) -> tuple[Difference, tuple[int, ...]]:

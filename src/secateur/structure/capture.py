@@ -8,9 +8,12 @@ tensors with the caller's model; whoever changes them clones first.
 from __future__ import annotations
 
 import inspect
+import logging
 import operator
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +79,7 @@ def _export(model: nn.Module, arguments: Any, training: bool) -> Captured:
             lambda leaf: {0: Dim.AUTO} if is_batched(leaf) else None, (args, kwargs)
         )
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with _quiet():
                 program = export(
                     model,
                     args,
@@ -99,6 +101,19 @@ def _export(model: nn.Module, arguments: Any, training: bool) -> Captured:
         return Captured(module, arguments, size, free, training)
     assert failure is not None
     raise CaptureError(_explain(failure)) from failure
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """export logs and warns about what it then raises, or what is nobody's business."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def _restore(model: nn.Module, buffers: dict[str, torch.Tensor]) -> None:
