@@ -8,187 +8,21 @@ knows how the axes are computed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
+from random import Random
 from typing import Any
 
 import numpy as np
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from torch import Tensor, fx, nn
+from torch import fx
 
 import secateur as sc
+from chains import WHOLE, Chain, Moving, chains
 from secateur.structure.tracer import Value
-
-LARGEST = 160  # elements of any tensor of a chain
-
-
-def rearranged(x: Tensor, pieces: tuple[Tensor, ...], order: tuple[int, ...], dim: int) -> Tensor:
-    """Some pieces of ``x`` in another order."""
-    return torch.cat([pieces[i] for i in order], dim)
-
-
-OPERATIONS: dict[str, Callable[..., Tensor]] = {
-    "permute": lambda x, dims: x.permute(dims),
-    "transpose": lambda x, a, b: x.transpose(a, b),
-    "movedim": lambda x, a, b: x.movedim(a, b),
-    "reshape": lambda x, shape: x.reshape(shape),
-    "view": lambda x, shape: x.contiguous().view(shape),
-    "flatten": lambda x, first, last: x.flatten(first, last),
-    "unflatten": lambda x, dim, sizes: x.unflatten(dim, sizes),
-    "slice": lambda x, dim, start, stop, step: x[(slice(None),) * dim + (slice(start, stop, step),)],
-    "select": lambda x, dim, index: x.select(dim, index),
-    "narrow": lambda x, dim, start, length: x.narrow(dim, start, length),
-    "pick": lambda x, dim, index: x.index_select(dim, torch.tensor(index)),
-    "mirror": lambda x, dim: torch.cat([x, x.flip(dim)], dim),
-    "chunk": lambda x, dim, n, order: rearranged(x, x.chunk(n, dim), order, dim),
-    "split": lambda x, dim, sizes, order: rearranged(x, x.split(sizes, dim), order, dim),
-    "stack": lambda x, dim: torch.stack([x, x], dim),
-    "flip": lambda x, dim: x.flip(dim),
-    "roll": lambda x, shift, dim: x.roll(shift, dim),
-    "unsqueeze": lambda x, dim: x.unsqueeze(dim),
-    "squeeze": lambda x, dim: x.squeeze(dim),
-    "expand": lambda x, sizes: x.expand(sizes),
-    "repeat": lambda x, times: x.repeat(times),
-    "repeat_interleave": lambda x, times, dim: x.repeat_interleave(times, dim),
-    "pixel_shuffle": lambda x, factor: nn.functional.pixel_shuffle(x, factor),
-    "pixel_unshuffle": lambda x, factor: nn.functional.pixel_unshuffle(x, factor),
-    "channel_shuffle": lambda x, groups: nn.functional.channel_shuffle(x, groups),
-}  # fmt: skip
-
-# A chain of these alone never cuts across an index and never reads one by itself.
-FREE = ("permute", "transpose", "movedim", "slice", "narrow", "pick", "mirror", "chunk", "split",
-        "flip", "roll", "unsqueeze", "squeeze", "repeat_interleave")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Step:
-    """One operation of a chain with its literal arguments."""
-
-    name: str
-    arguments: tuple[Any, ...]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return OPERATIONS[self.name](x, *self.arguments)
-
-
-@st.composite
-def steps(draw: st.DrawFn, shape: tuple[int, ...], names: tuple[str, ...]) -> Step:
-    """An operation that a tensor of this shape can take."""
-    rank = len(shape)
-    dim = draw(st.integers(0, rank - 1))
-    other = draw(st.integers(0, rank - 1))
-    size = shape[dim]
-    start = draw(st.integers(0, size - 1))
-    divisors = [n for n in range(2, size) if size % n == 0]
-    options: dict[str, Callable[[], tuple[Any, ...]]] = {
-        "permute": lambda: (tuple(draw(st.permutations(range(rank)))),),
-        "transpose": lambda: (dim, other),
-        "movedim": lambda: (dim, other),
-        "slice": lambda: (dim, start, draw(st.integers(start + 1, size)), draw(st.integers(1, 3))),
-        "select": lambda: (dim, start),
-        "narrow": lambda: (dim, start, draw(st.integers(1, size - start))),
-        "pick": lambda: (dim, draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=5))),
-        "mirror": lambda: (dim,),
-        "stack": lambda: (dim,),
-        "flip": lambda: (dim,),
-        "roll": lambda: (draw(st.integers(-size, size)), dim),
-        "unsqueeze": lambda: (draw(st.integers(0, rank)),),
-        "repeat": lambda: (tuple(draw(st.integers(1, 2)) for _ in range(rank + 1)),),
-        "repeat_interleave": lambda: (2, dim),
-        "reshape": lambda: (draw(factorisations(math.prod(shape))),),
-        "view": lambda: (draw(factorisations(math.prod(shape))),),
-        "flatten": lambda: (min(dim, other), max(dim, other)),
-    }
-    if 1 in shape:
-        options["squeeze"] = lambda: (shape.index(1),)
-        options["expand"] = lambda: (tuple(3 if n == 1 else n for n in shape),)
-    if divisors:
-        inner = draw(st.sampled_from(divisors))
-        options["unflatten"] = lambda: (dim, (size // inner, inner))
-    if size > 1:
-        cut = draw(st.integers(1, size - 1))
-        pieces = len(torch.empty(size).chunk(2))
-        options["split"] = lambda: (dim, (cut, size - cut), draw(orders(2)))
-        options["chunk"] = lambda: (dim, 2, draw(orders(pieces)))
-    if rank == 3:
-        if shape[0] % 4 == 0:
-            options["pixel_shuffle"] = lambda: (2,)
-        if shape[1] % 2 == 0 and shape[2] % 2 == 0:
-            options["pixel_unshuffle"] = lambda: (2,)
-        if shape[1] % 2 == 0:
-            options["channel_shuffle"] = lambda: (2,)
-    name = draw(st.sampled_from([name for name in options if name in names]))
-    return Step(name, options[name]())
-
-
-def orders(count: int) -> st.SearchStrategy[tuple[int, ...]]:
-    """Numbers below ``count`` in some order, some perhaps missing."""
-    return st.lists(st.integers(0, count - 1), min_size=1, unique=True).map(tuple)
-
-
-@st.composite
-def factorisations(draw: st.DrawFn, number: int) -> tuple[int, ...]:
-    """Sizes of a few dimensions with the given product."""
-    sizes = [1, 1, 1][: draw(st.integers(1, 3))]
-    for factor in prime_factors(number):
-        sizes[draw(st.integers(0, len(sizes) - 1))] *= factor
-    return tuple(sizes)
-
-
-def prime_factors(number: int) -> Iterator[int]:
-    divisor = 2
-    while number > 1:
-        while number % divisor == 0:
-            yield divisor
-            number //= divisor
-        divisor += 1
-
-
-@dataclass(frozen=True)
-class Chain:
-    """Shape of the parameter and what happens to it."""
-
-    shape: tuple[int, ...]
-    steps: tuple[Step, ...]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        for step in self.steps:
-            x = step(x)
-        return x
-
-
-@st.composite
-def chains(draw: st.DrawFn, names: tuple[str, ...] = tuple(OPERATIONS)) -> Chain:
-    """Up to five operations, of tensors that stay small."""
-    shape = tuple(draw(st.lists(st.integers(1, 6), min_size=2, max_size=3)))
-    made: list[Step] = []
-    x = torch.zeros(shape)
-    for _ in range(draw(st.integers(1, 5))):
-        step = draw(steps(tuple(x.shape), names))
-        y = step(x)
-        if y.dim() == 0 or y.numel() > LARGEST:
-            break
-        made.append(step)
-        x = y
-    return Chain(shape, tuple(made))
-
-
-class Moving(nn.Module):
-    """Adds one number to its input that every element of the chain's result has a hand in."""
-
-    def __init__(self, chain: Chain) -> None:
-        super().__init__()
-        self.chain = chain
-        count = math.prod(chain.shape)
-        self.labels = nn.Parameter(torch.arange(count, dtype=torch.float64).reshape(chain.shape))
-        generator = torch.Generator().manual_seed(0)
-        size = chain(self.labels.detach()).shape
-        self.scale = nn.Parameter(torch.randn(size, generator=generator, dtype=torch.float64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + (self.chain(self.labels) * self.scale).sum()
 
 
 @dataclass(frozen=True)
@@ -239,3 +73,103 @@ def elements_gone(slices: list[np.ndarray]) -> np.ndarray:
     for dim, leaving in enumerate(slices):
         mask |= np.expand_dims(leaving, [d for d in range(mask.ndim) if d != dim])
     return mask
+
+
+def graph_of(chain: Chain) -> tuple[sc.Structure, list[Moved]]:
+    """The structure of a chain, and its tensors, labelled as eager torch labels them."""
+    structure = sc.trace(Moving(chain), INPUT)
+    moved = tensors_of(structure)
+    eager = chain(torch.arange(math.prod(chain.shape)).reshape(chain.shape)).numpy()
+    assert np.array_equal(moved[-1].labels, eager)
+    return structure, moved
+
+
+def removals(structure: sc.Structure) -> Iterator[np.ndarray]:
+    """bool [ids] for every unit, and for all units at even places together."""
+    labels, units = structure.solution.labels, structure.solution.units.toarray()
+    for unit in units:
+        yield unit[labels]
+    if len(units):
+        yield units[::2].any(axis=0)[labels]
+
+
+@settings(max_examples=60)
+@given(chains())
+def test_slices_that_leave_hold_exactly_the_elements_that_leave(chain: Chain) -> None:
+    structure, (parameter, *others) = graph_of(chain)
+    for gone in removals(structure):
+        assert not gone[0]
+        leaving = elements_gone(slices_gone(parameter, gone)).reshape(-1)
+        if not leaving.any():
+            continue  # a copy that leaves along with its slice of ``scale`` takes no element
+        for other in others:
+            mask = elements_gone(slices_gone(other, gone))
+            assert np.array_equal(mask, leaving[other.labels]), other
+
+
+@settings(max_examples=60)
+@given(chains())
+def test_no_unit_empties_a_tensor(chain: Chain) -> None:
+    structure, moved = graph_of(chain)
+    for unit in structure.solution.units.toarray():
+        gone = unit[structure.solution.labels]
+        for tensor in moved:
+            assert not any(leaving.all() for leaving in slices_gone(tensor, gone)), tensor
+
+
+@settings(max_examples=60)
+@given(chains(), st.randoms(use_true_random=False))
+def test_graph_surgery_moves_the_survivors_as_the_chain_did(chain: Chain, random: Random) -> None:
+    """Every result of the chain has a weight of its own, so a wrong place is seen."""
+    model = Moving(chain)
+    with torch.no_grad():
+        model.labels += 1  # no element is zero before it leaves
+    structure = sc.trace(model, INPUT)
+    plan = {
+        group.name: random.sample(range(group.size), random.randint(1, group.size - 1))
+        for group in structure.groups
+    }
+    pruned = sc.apply(model, sc.PruningPlan(plan), INPUT, method="graph", structure=structure)
+    with torch.no_grad():
+        for name, units in plan.items():
+            for member in structure.group(name).members:
+                index = torch.from_numpy(member.index[units].reshape(-1))
+                model.get_parameter(member.tensor).index_fill_(member.dim, index, 0)
+        size = float((chain(model.labels) * model.scale).abs().sum())
+        assert float((pruned(INPUT) - model(INPUT)).abs().max()) <= 1e-12 * size
+
+
+def minimal_removals(shape: tuple[int, ...], moved: list[Moved]) -> set[tuple[bool, ...]]:
+    """By trying all: the smallest sets of slices of the parameter that can leave together.
+
+    A set can leave if in every tensor its elements fill whole slices, but no tensor is emptied.
+    """
+    subsets = np.array(list(product([False, True], repeat=sum(shape))))
+    bounds = np.cumsum([0, *shape])
+    leaving = np.zeros((len(subsets), *shape), bool)
+    for dim in range(len(shape)):
+        axes = [0 if d == 0 else d for d in range(1, len(shape) + 1) if d != dim + 1]
+        leaving |= np.expand_dims(subsets[:, bounds[dim] : bounds[dim + 1]], axes)
+    leaving = leaving.reshape(len(subsets), -1)
+    possible = subsets.any(axis=1)
+    for tensor in moved:
+        elements = leaving[:, tensor.labels]
+        axes = range(1, elements.ndim)
+        whole = np.zeros_like(elements)
+        for axis in axes:
+            whole |= elements.all(axis=tuple(a for a in axes if a != axis), keepdims=True)
+        possible &= (whole == elements).all(axis=tuple(axes)) & ~elements.all(axis=tuple(axes))
+    found = subsets[possible]
+    smaller = [((found <= row).all(axis=1) & (found != row).any(axis=1)).any() for row in found]
+    return {tuple(row) for row, has in zip(found.tolist(), smaller, strict=True) if not has}
+
+
+@settings(max_examples=60)
+@given(chains(WHOLE))
+def test_units_are_all_the_smallest_removals_there_are(chain: Chain) -> None:
+    assume(sum(chain.shape) <= 11)
+    structure, moved = graph_of(chain)
+    units = structure.solution.units.toarray()[:, structure.solution.labels]
+    found = {tuple(np.concatenate(slices_gone(moved[0], gone)).tolist()) for gone in units}
+    found.discard((False,) * sum(chain.shape))  # copies, which leave with slices of ``scale``
+    assert found == minimal_removals(chain.shape, moved)

@@ -6,7 +6,7 @@ import copy
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from secateur.exporters import export, suffix_of
 from secateur.job import folders
 from secateur.job.listening import plain
 from secateur.job.measuring import measured, paired_latency
+from secateur.job.work import Work
 from secateur.metrics import evaluate, get_metric
 from secateur.quantities import parse_quantity
 from secateur.reports.html import write_html
@@ -22,9 +23,6 @@ from secateur.surgery.applying import origin_of
 from secateur.surgery.storing import save
 from secateur.training.devices import resolve
 from secateur.training.loading import batches
-
-if TYPE_CHECKING:
-    from secateur.job.story import Work
 
 TRAIN_SAMPLES = 2000  # of the training split, for the gap between training and test
 

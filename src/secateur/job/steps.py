@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from secateur.choosing import plan_next
 from secateur.config import Recipe, TrainingSection
 from secateur.errors import InputError
 from secateur.job.listening import Listener, plain
+from secateur.job.work import Work
 from secateur.metrics import evaluate, get_metric
 from secateur.planning import describe, digest
 from secateur.protocols import Subject
@@ -31,9 +32,6 @@ from secateur.training.loading import batches
 from secateur.training.loop import finetune
 from secateur.training.settings import FinetuneSettings
 from secateur.verification import verify
-
-if TYPE_CHECKING:
-    from secateur.job.story import Work
 
 
 def prune(work: Work, step: int) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,11 @@ from secateur.job.evaluating import with_dense_weights
 from secateur.job.listening import Listener, Silent
 from secateur.job.reporting import write_results
 from secateur.job.subjects import load_subject
+from secateur.job.work import Work
 from secateur.journal import Journal
-from secateur.planning import PruningPlan
 from secateur.protocols import Subject
-from secateur.structure.structure import Structure, trace
-from secateur.surgery.storing import load, write_tensors
+from secateur.structure.structure import trace
+from secateur.surgery.storing import write_tensors
 from secateur.surgery.tensors import unique_tensors
 
 
@@ -47,33 +46,6 @@ def resume(folder: str | Path, listener: Listener | None = None) -> dict[str, An
     recipe = folders.open_folder(folder)
     (listener or Silent()).folder(str(folder))
     return work_on(recipe, load_subject(recipe), folder, listener or Silent())
-
-
-@dataclass(eq=False)
-class Work:
-    """What the stages of a run share.
-
-    dense is on the CPU and untouched by what comes after; ``current`` is the folder of the
-    pruned model as the last finished stage left it.
-    """
-
-    recipe: Recipe
-    subject: Subject
-    folder: Path
-    journal: Journal
-    listener: Listener
-    dense: nn.Module
-    structure: Structure
-    current: Path | None = None
-
-    def model(self) -> nn.Module:
-        """The pruned model as it stands."""
-        assert self.current is not None
-        return load(self.current, self.subject.build).eval()
-
-    def plan(self) -> PruningPlan | None:
-        """The plan so far, in the numbering of the dense model."""
-        return PruningPlan.load(self.current / "plan.json") if self.current else None
 
 
 def work_on(recipe: Recipe, subject: Subject, folder: Path, listener: Listener) -> dict[str, Any]:

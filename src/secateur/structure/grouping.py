@@ -14,7 +14,8 @@ from secateur.structure.capture import source_line
 from secateur.structure.groups import Frozen, Group, Member, Role
 from secateur.structure.rules.convolution import KERNEL
 from secateur.structure.solving import Solution
-from secateur.structure.tracer import Tracer, Value
+from secateur.structure.tracer import Tracer
+from secateur.structure.values import Value
 
 
 @dataclass(frozen=True, eq=False)

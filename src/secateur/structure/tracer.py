@@ -12,7 +12,7 @@ by its number. A rule states facts on ``tracer.axes`` and notes three things bes
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,15 +22,8 @@ from torch import fx, nn
 
 from secateur.structure.axes import Axes, Ids
 from secateur.structure.capture import Captured
-
-
-class Value(tuple[Ids, ...]):
-    """What stands for a tensor while tracing: one id vector per dimension."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(len(ids) for ids in self)
-
+from secateur.structure.constants import constant_nodes
+from secateur.structure.values import Value, fits, hint, holds_tensor, sizes_of, zeros
 
 Rule = Callable[..., Any]
 RULES: dict[Any, Rule] = {}
@@ -311,85 +304,9 @@ class Tracer:
         return None
 
 
-def hint(size: Any) -> int:
-    """The number behind a size, symbolic or not."""
-    return int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
-
-
-def sizes_of(tensor: torch.Tensor) -> tuple[int, ...]:
-    """Shape of a fake tensor with the symbolic sizes at their captured numbers."""
-    return tuple(hint(size) for size in tensor.shape)
-
-
-def result_shape(node: fx.Node) -> tuple[int, ...]:
-    """Shape of a node's single tensor result."""
-    return sizes_of(node.meta["val"])
-
-
-def zeros(tensor: torch.Tensor) -> Value:
-    """A value of which nothing leaves."""
-    return Value(np.zeros(size, np.int64) for size in sizes_of(tensor))
-
-
-def fits(value: Any, result: Any) -> bool:
-    """Whether values have the shapes of a node's results."""
-    if isinstance(result, torch.Tensor):
-        return isinstance(value, Value) and value.shape == sizes_of(result)
-    if isinstance(result, (list, tuple)) and isinstance(value, list):
-        pairs = zip(value, result, strict=False)
-        return all(v is None or not isinstance(r, torch.Tensor) or fits(v, r) for v, r in pairs)
-    return True
-
-
-def holds_tensor(result: Any) -> bool:
-    """Whether a node's result is or contains a tensor."""
-    if isinstance(result, (list, tuple)):
-        return any(holds_tensor(item) for item in result)
-    return isinstance(result, torch.Tensor)
-
-
 def is_pointwise(target: Any) -> bool:
     """Whether torch itself tags an operation as point-wise."""
     return isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags
-
-
-def is_mutating(node: fx.Node) -> bool:
-    """Whether a node writes into one of its operands."""
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and schema.is_mutable
-
-
-def constant_nodes(graph: fx.Graph, known: Collection[str]) -> set[fx.Node]:
-    """Nodes whose value depends on no parameter, buffer or input (sizes of the batch aside).
-
-    ``known``: names of the model's parameters and buffers. A constant that is written from a
-    non-constant is none, nor is what it is a view of.
-    """
-    held: set[fx.Node] = set()
-    while True:
-        constant: set[fx.Node] = set()
-        grew = False
-        for node in graph.nodes:
-            if node.op == "get_attr":
-                # Tensors that forward itself made (torch.tensor(...)) are lifted by export.
-                is_constant = holds_tensor(node.meta.get("val")) and str(node.target) not in known
-            elif node.op == "call_function" and node not in held:
-                is_constant = all(
-                    n in constant or not holds_tensor(n.meta.get("val"))
-                    for n in node.all_input_nodes
-                ) and holds_tensor(node.meta.get("val"))
-            else:
-                is_constant = False
-            if is_constant:
-                constant.add(node)
-            elif node.op == "call_function" and is_mutating(node):
-                target = node.args[0] if node.args else None
-                while isinstance(target, fx.Node) and target in constant:
-                    held.add(target)
-                    grew = True
-                    target = target.args[0] if target.args else None
-        if not grew:
-            return constant
 
 
 def getitem(tracer: Tracer, node: fx.Node, value: Any, index: Any) -> Any:

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.structure.structure import Removal, Structure
-from secateur.structure.tracer import Value
+from secateur.structure.values import Value
 from secateur.surgery.rewriting import rewrite, survivors
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)

@@ -12,8 +12,10 @@ import torch
 from torch import fx
 
 from secateur.structure.capture import Captured
+from secateur.structure.constants import constant_nodes
 from secateur.structure.structure import Structure
-from secateur.structure.tracer import Count, Value, constant_nodes
+from secateur.structure.tracer import Count
+from secateur.structure.values import Value
 
 aten = torch.ops.aten
 

@@ -14,7 +14,8 @@ from secateur.structure.capture import source_line
 from secateur.structure.rules.movement import permuted
 from secateur.structure.rules.view import view
 from secateur.structure.structure import Structure
-from secateur.structure.tracer import RULES, hint, sizes_of
+from secateur.structure.tracer import RULES
+from secateur.structure.values import hint, sizes_of
 
 aten = torch.ops.aten
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from secateur.structure.tracer import Tracer, Value, rule
+from secateur.structure.tracer import Tracer, rule
+from secateur.structure.values import Value
 
 aten = torch.ops.aten
 

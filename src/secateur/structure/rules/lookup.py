@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from secateur.structure.tracer import Tracer, Value, result_shape, rule
+from secateur.structure.tracer import Tracer, rule
+from secateur.structure.values import Value, result_shape
 
 aten = torch.ops.aten
 

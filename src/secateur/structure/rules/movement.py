@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from secateur.structure.tracer import Count, Tracer, Value, result_shape, rule, sizes_of
+from secateur.structure.tracer import Count, Tracer, rule
+from secateur.structure.values import Value, result_shape, sizes_of
 
 aten = torch.ops.aten
 
@@ -56,7 +57,7 @@ def slice_(
             tracer.counts.append(Count(node, "end", np.abs(ids[: first + len(chosen)])))
         else:
             tracer.counts.append(Count(node, "dim", np.abs(ids), kind="lookup", chosen=chosen))
-    return _with(x, dim, ids[chosen])
+    return replaced(x, dim, ids[chosen])
 
 
 @rule(aten.narrow)
@@ -67,7 +68,7 @@ def narrow(tracer: Tracer, node: fx.Node, x: Value, dim: int, start: int, length
     if x[dim].any():
         tracer.counts.append(Count(node, "start", np.abs(x[dim][:start])))
         tracer.counts.append(Count(node, "length", np.abs(x[dim][start : start + length])))
-    return _with(x, dim, x[dim][start : start + length])
+    return replaced(x, dim, x[dim][start : start + length])
 
 
 @rule(aten.select)
@@ -100,7 +101,7 @@ def split(tracer: Tracer, node: fx.Node, x: Value, sizes: Any, dim: int = 0) -> 
     if x[dim].any():
         widths = tuple(np.abs(piece) for piece in pieces)
         tracer.counts.append(Count(node, "", np.abs(x[dim]), kind="pieces", pieces=widths))
-    return [_with(x, dim, piece) for piece in pieces]
+    return [replaced(x, dim, piece) for piece in pieces]
 
 
 @rule(aten.cat, aten.concat, aten.concatenate)
@@ -206,102 +207,9 @@ def repeat_interleave(
     if dim is None or not isinstance(repeats, int):
         return tracer.hold(node, "repeat_interleave with a tensor of counts")
     dim %= len(x)
-    return _with(x, dim, np.repeat(x[dim], repeats))
+    return replaced(x, dim, np.repeat(x[dim], repeats))
 
 
-@rule(aten.index_select)
-def index_select(tracer: Tracer, node: fx.Node, x: Value, dim: int, index: Any) -> Value:
-    """Rows chosen by a constant tensor move; rows chosen by data stay."""
-    dim %= len(x)
-    chosen = constant_of(node.args[2])
-    if chosen is None or not x[dim].any():
-        tracer.pin(x[dim], "indices are chosen by data")
-        return _with(x, dim, np.zeros(result_shape(node)[dim], np.int64))
-    tracer.counts.append(Count(node, "index", np.abs(x[dim]), kind="lookup", chosen=chosen))
-    return _with(x, dim, x[dim][chosen])
-
-
-@rule(aten.index)
-def index(tracer: Tracer, node: fx.Node, x: Value, indices: Sequence[Any]) -> Value:
-    """x[..., i, ...]: dimensions that are not indexed pass, a constant vector moves one."""
-    indexed = [d for d, entry in enumerate(indices) if entry is not None]
-    shape = result_shape(node)
-    operands = node.args[1]
-    assert isinstance(operands, (list, tuple))
-    first = indexed[0]
-    width = len(shape) - (len(x) - len(indexed))
-    chosen = constant_of(operands[first]) if len(indexed) == 1 else None
-    if chosen is not None and chosen.ndim == 1 and x[first].any():
-        if chosen.dtype == bool:
-            chosen = np.flatnonzero(chosen)
-        chosen = chosen % len(x[first])
-        tracer.counts.append(
-            Count(node, "indices", np.abs(x[first]), first, kind="lookup", chosen=chosen)
-        )
-        middle = [x[first][chosen]]
-    else:
-        for d in indexed:
-            tracer.pin(x[d], "indices are chosen by data")
-        contiguous = indexed == list(range(first, first + len(indexed)))
-        place = first if contiguous else 0
-        middle = [np.zeros(size, np.int64) for size in shape[place : place + width]]
-        if not contiguous:
-            first = 0
-    rest = [ids for d, ids in enumerate(x) if d not in indexed]
-    for entry in indices:
-        if isinstance(entry, Value):
-            tracer.pin(entry, "it chooses indices")
-    return Value([*rest[:first], *middle, *rest[first:]])
-
-
-def constant_of(node: Any) -> np.ndarray | None:
-    """Evaluate a constant subgraph of the captured graph; None where it is not constant."""
-    if not isinstance(node, fx.Node):
-        return None
-    values: dict[fx.Node, Any] = {}
-
-    def evaluate(n: fx.Node) -> Any:
-        if n in values:
-            return values[n]
-        if n.op == "get_attr":
-            result = _attribute(n)
-        elif n.op == "call_function" and not any(m.op == "placeholder" for m in _above(n)):
-            args = fx.map_arg(n.args, evaluate)
-            kwargs = fx.map_arg(n.kwargs, evaluate)
-            assert callable(n.target)
-            result = n.target(*args, **kwargs)
-        else:
-            raise LookupError(n.name)
-        values[n] = result
-        return result
-
-    try:
-        result = evaluate(node)
-    except LookupError:
-        return None
-    return result.detach().cpu().numpy() if isinstance(result, torch.Tensor) else None
-
-
-def _above(node: fx.Node) -> set[fx.Node]:
-    seen: set[fx.Node] = set()
-    queue = [node]
-    while queue:
-        for operand in queue.pop().all_input_nodes:
-            if operand not in seen:
-                seen.add(operand)
-                queue.append(operand)
-    return seen
-
-
-def _attribute(node: fx.Node) -> Any:
-    module = node.graph.owning_module
-    assert module is not None
-    owner, _, leaf = str(node.target).rpartition(".")
-    holder = module.get_submodule(owner)
-    if leaf in holder._parameters:
-        raise LookupError(node.name)
-    return getattr(holder, leaf)
-
-
-def _with(x: Value, dim: int, ids: np.ndarray) -> Value:
+def replaced(x: Value, dim: int, ids: np.ndarray) -> Value:
+    """The value with other ids along one dimension."""
     return Value(ids if d == dim else other for d, other in enumerate(x))

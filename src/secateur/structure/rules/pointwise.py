@@ -9,14 +9,9 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from secateur.structure.tracer import (
-    RULES,
-    Tracer,
-    Value,
-    is_mutating,
-    result_shape,
-    rule,
-)
+from secateur.structure.constants import is_mutating
+from secateur.structure.tracer import RULES, Tracer, rule
+from secateur.structure.values import Value, result_shape
 
 aten = torch.ops.aten
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from secateur.structure.tracer import Count, Tracer, Value, hint, result_shape, rule
+from secateur.structure.tracer import Count, Tracer, rule
+from secateur.structure.values import Value, hint, result_shape
 
 aten = torch.ops.aten
 

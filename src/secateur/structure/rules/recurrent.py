@@ -10,7 +10,8 @@ import torch
 from torch import fx
 
 from secateur.structure.axes import Ids
-from secateur.structure.tracer import Tracer, Value, rule
+from secateur.structure.tracer import Tracer, rule
+from secateur.structure.values import Value
 
 aten = torch.ops.aten
 

@@ -9,7 +9,8 @@ import torch
 from torch import fx
 
 from secateur.structure.rules.pointwise import pointwise
-from secateur.structure.tracer import Tracer, Value, holds_tensor, rule
+from secateur.structure.tracer import Tracer, rule
+from secateur.structure.values import Value, holds_tensor
 
 aten = torch.ops.aten
 

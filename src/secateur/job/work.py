@@ -1,0 +1,43 @@
+"""What the stages of a run share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from secateur.config import Recipe
+from secateur.job.listening import Listener
+from secateur.journal import Journal
+from secateur.planning import PruningPlan
+from secateur.protocols import Subject
+from secateur.structure.structure import Structure
+from secateur.surgery.storing import load
+
+
+@dataclass(eq=False)
+class Work:
+    """What the stages of a run share.
+
+    dense is on the CPU and untouched by what comes after; ``current`` is the folder of the
+    pruned model as the last finished stage left it.
+    """
+
+    recipe: Recipe
+    subject: Subject
+    folder: Path
+    journal: Journal
+    listener: Listener
+    dense: nn.Module
+    structure: Structure
+    current: Path | None = None
+
+    def model(self) -> nn.Module:
+        """The pruned model as it stands."""
+        assert self.current is not None
+        return load(self.current, self.subject.build).eval()
+
+    def plan(self) -> PruningPlan | None:
+        """The plan so far, in the numbering of the dense model."""
+        return PruningPlan.load(self.current / "plan.json") if self.current else None

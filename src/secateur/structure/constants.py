@@ -1,0 +1,48 @@
+"""Which nodes of a graph depend on nothing but sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from torch import fx
+
+from secateur.structure.values import holds_tensor
+
+
+def is_mutating(node: fx.Node) -> bool:
+    """Whether a node writes into one of its operands."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
+
+
+def constant_nodes(graph: fx.Graph, known: Collection[str]) -> set[fx.Node]:
+    """Nodes whose value depends on no parameter, buffer or input (sizes of the batch aside).
+
+    ``known``: names of the model's parameters and buffers. A constant that is written from a
+    non-constant is none, nor is what it is a view of.
+    """
+    held: set[fx.Node] = set()
+    while True:
+        constant: set[fx.Node] = set()
+        grew = False
+        for node in graph.nodes:
+            if node.op == "get_attr":
+                # Tensors that forward itself made (torch.tensor(...)) are lifted by export.
+                is_constant = holds_tensor(node.meta.get("val")) and str(node.target) not in known
+            elif node.op == "call_function" and node not in held:
+                is_constant = all(
+                    n in constant or not holds_tensor(n.meta.get("val"))
+                    for n in node.all_input_nodes
+                ) and holds_tensor(node.meta.get("val"))
+            else:
+                is_constant = False
+            if is_constant:
+                constant.add(node)
+            elif node.op == "call_function" and is_mutating(node):
+                target = node.args[0] if node.args else None
+                while isinstance(target, fx.Node) and target in constant:
+                    held.add(target)
+                    grew = True
+                    target = target.args[0] if target.args else None
+        if not grew:
+            return constant

@@ -1,0 +1,56 @@
+"""What stands for a tensor while a graph is read, and how it compares with the real one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from secateur.structure.axes import Ids
+
+
+class Value(tuple[Ids, ...]):
+    """What stands for a tensor while tracing: one id vector per dimension."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(len(ids) for ids in self)
+
+
+def hint(size: Any) -> int:
+    """The number behind a size, symbolic or not."""
+    return int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
+
+
+def sizes_of(tensor: torch.Tensor) -> tuple[int, ...]:
+    """Shape of a fake tensor with the symbolic sizes at their captured numbers."""
+    return tuple(hint(size) for size in tensor.shape)
+
+
+def result_shape(node: fx.Node) -> tuple[int, ...]:
+    """Shape of a node's single tensor result."""
+    return sizes_of(node.meta["val"])
+
+
+def zeros(tensor: torch.Tensor) -> Value:
+    """A value of which nothing leaves."""
+    return Value(np.zeros(size, np.int64) for size in sizes_of(tensor))
+
+
+def fits(value: Any, result: Any) -> bool:
+    """Whether values have the shapes of a node's results."""
+    if isinstance(result, torch.Tensor):
+        return isinstance(value, Value) and value.shape == sizes_of(result)
+    if isinstance(result, (list, tuple)) and isinstance(value, list):
+        pairs = zip(value, result, strict=False)
+        return all(v is None or not isinstance(r, torch.Tensor) or fits(v, r) for v, r in pairs)
+    return True
+
+
+def holds_tensor(result: Any) -> bool:
+    """Whether a node's result is or contains a tensor."""
+    if isinstance(result, (list, tuple)):
+        return any(holds_tensor(item) for item in result)
+    return isinstance(result, torch.Tensor)

@@ -1,0 +1,58 @@
+"""The real command line in a process of its own, and small user files to run it on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+COMMAND = [sys.executable, "-c", "from secateur.cli import main; main()"]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "NO_COLOR": "1"}
+
+NET = """
+import torch
+from torch import nn
+
+def build(width: int = 6, classes: int = 10) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes),
+    )
+"""
+
+RECIPE: dict[str, Any] = {
+    "model": "net.py:build",
+    "data": {"source": "digits", "limit": 60, "batch_size": 20},
+    "target": {"flops": "0.5x"},
+    "export": [],
+    "latency": None,
+    "threads": 1,
+}
+
+
+def write_recipe(folder: Path, name: str = "recipe.yaml", **changes: Any) -> Path:
+    """``net.py`` and a recipe beside it, some of its keys changed, or left out where None."""
+    (folder / "net.py").write_text(NET, encoding="utf-8")
+    path = folder / name
+    path.write_text(json.dumps({**RECIPE, **changes}), encoding="utf-8")  # JSON is YAML
+    return path
+
+
+def secateur(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """``secateur WORDS`` in a folder."""
+    return subprocess.run(
+        [*COMMAND, *map(str, words)],
+        cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=180,
+    )  # fmt: skip
+
+
+def start(folder: Path, *words: object) -> subprocess.Popen[str]:
+    """``secateur WORDS`` in a folder, not waited for."""
+    return subprocess.Popen(
+        [*COMMAND, *map(str, words)],
+        cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
