@@ -123,15 +123,28 @@ def captured(model: nn.Module, example_inputs: ExampleInputs, dynamic_batch: boo
         try:
             program = _export(own, repeated(arguments, 2), dynamic=True)
             symbols = _symbols(program)
-            if any(symbols):
-                return Exportable(own, program, arguments, symbols, "")
+            free = Exportable(own, program, arguments, symbols, "")
             why_fixed = "forward holds the batch size of the example inputs as a number"
+            if any(symbols):
+                why_fixed = _runs_at_other_batches(free)
+            if not why_fixed:
+                return free
         except CaptureError as error:
             why_fixed = str(error)
         if batch_size(arguments) is None:
             why_fixed += "; the inputs do not share a first dimension"
     program = _export(own, arguments, dynamic=False)
     return Exportable(own, program, arguments, _symbols(program), why_fixed)
+
+
+def _runs_at_other_batches(exportable: Exportable) -> str:
+    """ "" where it does; or else why not: export may defer a fixed size to an assertion."""
+    for size in CHECKED_BATCHES:
+        try:
+            exportable.outputs(exportable.drawn(size))
+        except Exception as error:  # the user's own code may raise anything
+            return f"forward does not run at batch {size} ({_first_line(error)})"
+    return ""
 
 
 def _export(model: nn.Module, arguments: Arguments, dynamic: bool) -> ExportedProgram:

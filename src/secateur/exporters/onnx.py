@@ -20,9 +20,10 @@ from secateur.errors import InputError
 from secateur.exporters import exporter, writes
 from secateur.exporters._files import staged, target
 from secateur.exporters._names import input_names, output_names
+from secateur.exporters._parity import parity
 from secateur.exporters._program import Exportable, captured
-from secateur.exporters._result import TOLERANCE, Difference, ExportError, ExportResult, difference
-from secateur.runtimes.onnxruntime import Session, session
+from secateur.exporters._result import ExportError, ExportResult
+from secateur.runtimes.onnxruntime import session
 from secateur.structure.inputs import ExampleInputs
 
 # A protobuf message ends at 2 GiB; beyond, the weights lie in a second file, `<name>.data`.
@@ -64,18 +65,18 @@ def export_onnx(
         if opset is not None and written != opset:
             notes.append(f"the file has opset {written}; it cannot be converted to {opset}")
         size = sum(file.stat().st_size for file in partial.parent.iterdir())
-        worst, checked = _compare(exportable, session(partial))
+        checks = parity(exportable, session(partial))
     seconds = time.perf_counter() - start
     return ExportResult(
         "onnx",
         path,
         size,
-        worst.absolute,
-        worst.relative,
+        checks.max_abs_diff,
+        checks.relative,
         exportable.dynamic,
-        checked,
+        checks.checked,
         seconds,
-        tuple(notes),
+        (*notes, *checks.notes),
     )
 
 
@@ -138,28 +139,6 @@ def _axis_names(symbols: tuple[str | None, ...]) -> tuple[dict[int, str] | None,
     for symbol in filter(None, symbols):
         names.setdefault(symbol, f"batch_{len(names)}" if names else "batch")
     return tuple({0: names[symbol]} if symbol else None for symbol in symbols)
-
-
-def _compare(exportable: Exportable, run: Session) -> tuple[Difference, tuple[int, ...]]:
-    absolute = relative = 0.0
-    checked = []
-    for size, arguments in exportable.checks():
-        expected = exportable.outputs(arguments)
-        try:
-            found = difference(expected, run(arguments))
-        except (ExportError, InputError) as error:
-            hint = "" if not exportable.dynamic else "; try dynamic_batch=False"
-            raise ExportError(f"at batch {size}: {error}{hint}") from error
-        if found.relative > TOLERANCE:
-            raise ExportError(
-                f"at batch {size} the ONNX file differs from the PyTorch model by "
-                f"{found.absolute:.1e} ({found.relative:.1e} of the output; {TOLERANCE:.0e} is "
-                "allowed); it was not kept. If random numbers or an argmax over near-equal "
-                "values are outputs, leave them out of forward"
-            )
-        absolute, relative = max(absolute, found.absolute), max(relative, found.relative)
-        checked.append(size)
-    return Difference(absolute, relative), tuple(dict.fromkeys(checked))
 
 
 def _require_packages() -> None:

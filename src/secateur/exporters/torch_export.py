@@ -6,14 +6,16 @@ import os
 import time
 import warnings
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
 from secateur.exporters import exporter, writes
 from secateur.exporters._files import staged, target
-from secateur.exporters._program import captured
-from secateur.exporters._result import TOLERANCE, ExportError, ExportResult, difference
+from secateur.exporters._parity import parity
+from secateur.exporters._program import Arguments, captured
+from secateur.exporters._result import ExportResult
 from secateur.structure.inputs import ExampleInputs
 
 
@@ -37,33 +39,25 @@ def export_program(
     notes = []
     if dynamic_batch and not exportable.dynamic:
         notes.append(f"the batch size is fixed, because {exportable.why_fixed}")
-    absolute = relative = 0.0
-    checked = []
     with staged(path) as partial, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.export.save(exportable.program, partial)
         size = partial.stat().st_size
         again = torch.export.load(partial).module()
-        for batch, (args, kwargs) in exportable.checks():
-            leaves = pytree.tree_leaves(again(*args, **kwargs))
-            seen = [leaf.numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
-            found = difference(exportable.outputs((args, kwargs)), seen)
-            if found.relative > TOLERANCE:
-                raise ExportError(
-                    f"at batch {batch} the exported program differs from the PyTorch model by "
-                    f"{found.absolute:.1e} ({found.relative:.1e} of the output; {TOLERANCE:.0e} "
-                    "is allowed); it was not kept"
-                )
-            absolute, relative = max(absolute, found.absolute), max(relative, found.relative)
-            checked.append(batch)
+
+        def run(arguments: Arguments) -> list[np.ndarray]:
+            leaves = pytree.tree_leaves(again(*arguments[0], **arguments[1]))
+            return [leaf.numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+        checks = parity(exportable, run)
     return ExportResult(
         "torch-export",
         path,
         size,
-        absolute,
-        relative,
+        checks.max_abs_diff,
+        checks.relative,
         exportable.dynamic,
-        tuple(dict.fromkeys(checked)),
+        checks.checked,
         time.perf_counter() - start,
-        tuple(notes),
+        (*notes, *checks.notes),
     )

@@ -102,7 +102,7 @@ def fold_scales(
         scale = np.array([factors.get((name, row), 1.0) for row in range(len(ids))])
         tensor = tensors[name]
         scales[name] = tuple(scale[~gone[ids]].tolist())
-        column = torch.tensor(scales[name]).to(tensor)
+        column = torch.tensor(scales[name], dtype=torch.float64).to(tensor)
         with torch.no_grad():
             tensor.mul_(column.reshape(-1, *[1] * (tensor.dim() - 1)))
     return tuple(folded), scales
