@@ -40,10 +40,22 @@ def told(name: str) -> Told:
     return Told("output layer", lambda model: [model.fc])  # type: ignore[list-item]
 
 
+def also_told(name: str) -> dict[str, Told]:
+    """Other ways to tell it, of which only the result is looked at."""
+    if name != "vit_b_16":
+        return {}
+    words = "output layer, attention projections, heads"
+    return {"heads told": Told(words, _vit_outputs, _vit_heads, mend=_vit_mend)}
+
+
 def _vit_outputs(model: nn.Module) -> list[nn.Module]:
     # The projection of nn.MultiheadAttention is pruned by the attention itself.
     linear = nn.modules.linear.NonDynamicallyQuantizableLinear
     return [model.heads.head, *(m for m in model.modules() if isinstance(m, linear))]  # type: ignore[union-attr,list-item]
+
+
+def _vit_heads(model: nn.Module) -> dict[nn.Module, int]:
+    return {m: m.num_heads for m in model.modules() if isinstance(m, nn.MultiheadAttention)}
 
 
 def _vit_mend(model: nn.Module) -> None:

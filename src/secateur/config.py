@@ -17,7 +17,14 @@ from secateur.quantities import Kind, Quantity, parse_quantity
 
 def _quantity(kind: Kind) -> Any:
     """Text of a quantity, checked and written in its normal form."""
-    return Annotated[str, BeforeValidator(lambda value: str(parse_quantity(value, kind)))]
+
+    def checked(value: Any) -> str:
+        try:
+            return str(parse_quantity(value, kind))
+        except InputError as error:  # pydantic adds the place to a ValueError, and to no other
+            raise ValueError(str(error)) from error
+
+    return Annotated[str, BeforeValidator(checked)]
 
 
 class Section(BaseModel):
@@ -60,7 +67,7 @@ class PruningSection(Section):
 
     criterion: str = "l2"
     scope: Literal["global", "local", "uniform"] = "global"
-    normalise: str | None = None
+    normalise: Literal["mean", "max", "sum", "size", "none"] | None = None
     round_to: int = Field(default=1, ge=1)
     floor: int = Field(default=1, ge=1)
     min_share: float = Field(default=0.1, ge=0, le=1)
@@ -185,9 +192,8 @@ def _sentence(error: ValidationError) -> str:
         return f"unknown key '{place[-1]}'{inside}; {hint}known are {', '.join(known)}"
     if first["type"] == "missing":
         return f"'{where}' is missing"
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, InputError):
-        return f"'{where}': {cause}"
+    if first["type"] == "value_error":
+        return f"'{where}': {first['ctx']['error']}"
     return f"'{where}': {first['msg'].lower()}, got {first['input']!r}"
 
 

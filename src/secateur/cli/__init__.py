@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -39,8 +39,17 @@ def main() -> None:
     try:
         _application()()
     except SecateurError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
+    except OSError as error:  # a place that cannot be read or written, a full disk
+        if error.filename is None and error.errno is None:
+            raise
+        place = f"{error.filename}: " if error.filename is not None else ""
+        _refuse(f"{place}{error.strerror}")
+
+
+def _refuse(sentence: str) -> NoReturn:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _application() -> typer.Typer:

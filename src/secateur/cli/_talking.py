@@ -57,10 +57,10 @@ class Talk:
         total = self._totals.get(stage)
         place = f" {done}/{total}" if total else ""
         rest = ""
-        if total and done:
+        if total and 0 < done < total:
             elapsed = time.perf_counter() - self._began[stage]
-            rest = f", {elapsed / done * (total - done):.0f} s left"
-        self.console.print(f"{stage}{place}: {note}{rest}")
+            rest = f", {duration(elapsed / done * (total - done))} left"
+        self.say(f"{stage}{place}: {note}{rest}")
 
     def end(self, stage: str, note: str, reused: bool = False) -> None:
         """The stage is done."""
@@ -69,16 +69,25 @@ class Talk:
             self.progress.update(task, total=1, completed=1, note=note)
             return
         kept = " (done before)" if reused else ""
-        self.console.print(f"{stage}: {note}{kept}")
+        self.say(f"{stage}: {note}{kept}")
 
     def say(self, text: str) -> None:
         """A remark."""
-        self.console.print(text, markup=False)
+        # One line stays one line: what reads a log has no width.
+        self.console.print(text, markup=False, soft_wrap=not self._live)
 
     def folder(self, path: str) -> None:
         """Where the run is kept."""
         self.run = path
-        self.console.print(f"run: {path}", markup=False)
+        self.say(f"run: {path}")
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3 h 5 min``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextmanager

@@ -19,10 +19,15 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Evaluate the model of a run on a split of its data."""
+    from secateur.job.folders import open_folder
+
+    open_folder(run)  # refuses what is no run, without torch
     from secateur.job.evaluating import evaluate_run
 
     found = evaluate_run(run, dense, split)
     if as_json:
         answer({"run": str(run), "split": split, "dense": dense, **found})
         return
-    print(", ".join(f"{name} {value:.6g}" for name, value in found.items()))
+    count = found.pop("count")
+    values = ", ".join(f"{name} {value:.6g}" for name, value in reversed(found.items()))
+    print(f"{values} on {count} samples of the {split} split")

@@ -19,6 +19,9 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Export the pruned model of a run and check it against PyTorch."""
+    from secateur.job.folders import open_folder
+
+    open_folder(run)  # refuses what is no run, without torch
     from secateur.job.evaluating import export_run
 
     found = export_run(run, [name.strip() for name in to.split(",")], output)

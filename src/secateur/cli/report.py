@@ -18,13 +18,13 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Write report.html of a run anew, and print the before/after table."""
-    from secateur.job.folders import METRICS, open_folder, read_json
-    from secateur.job.reporting import rebuild_report
+    from secateur.job.folders import finished, read_json
+    from secateur.reports.html import write_html
     from secateur.reports.terminal import print_table
 
-    open_folder(run)
-    path = rebuild_report(run)
-    metrics = read_json(run / METRICS)
+    metrics = read_json(finished(run))
+    path = run / "report.html"
+    write_html(metrics, path)
     if as_json:
         answer({"report": str(path), **metrics})
     else:

@@ -17,8 +17,11 @@ def resume(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, no progress.")] = False,
 ) -> None:
     """Go on with a run that was interrupted; the result is that of the undisturbed run."""
-    from secateur.job import story
+    from secateur.job.folders import open_folder
 
+    open_folder(run)  # refuses what is no run, without torch
     with talking(as_json) as talk:
+        from secateur.job import story
+
         metrics = story.resume(run, talk)
     finish(metrics, as_json, str(run))

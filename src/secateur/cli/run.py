@@ -34,7 +34,7 @@ def run(
 ) -> None:
     """Prune a model to a target: choose, remove, verify, repair, measure, export, report."""
     from secateur.config import read_recipe
-    from secateur.job import story
+    from secateur.job.checking import check_recipe
 
     document = _document(recipe)
     if data is not None:
@@ -52,11 +52,17 @@ def run(
             document[key] = value
     for entry in setting or []:
         name, _, value = _pair(entry, "--set", "pruning.criterion=taylor")
-        _set(document, name, yaml.safe_load(value))
+        try:
+            _set(document, name, yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {name}: {value} is not YAML") from error
     checked = read_recipe(document, recipe)
     if not checked.target.model_dump(exclude_none=True):
         raise InputError("there is no target; give --target flops=0.5x, or 'target' in the recipe")
+    check_recipe(checked)
     with talking(as_json) as talk:
+        from secateur.job import story
+
         metrics = story.run(checked, talk, shlex.join(["secateur", *sys.argv[1:]]))
     finish(metrics, as_json, talk.run)
 

@@ -76,7 +76,7 @@ def export_onnx(
         exportable.dynamic,
         checks.checked,
         seconds,
-        (*notes, *checks.notes),
+        tuple(notes),
     )
 
 

@@ -59,5 +59,5 @@ def export_program(
         exportable.dynamic,
         checks.checked,
         time.perf_counter() - start,
-        (*notes, *checks.notes),
+        tuple(notes),
     )

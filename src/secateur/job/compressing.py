@@ -18,6 +18,7 @@ from secateur.errors import InputError
 from secateur.exporters import export
 from secateur.exporters._result import ExportResult
 from secateur.job import folders
+from secateur.job.checking import check_recipe
 from secateur.job.listening import Listener, Silent
 from secateur.job.story import work_on
 from secateur.job.subjects import with_inputs
@@ -118,6 +119,7 @@ def compress(
                 "distill": distill,
             }
     checked = read_recipe(document, "compress")
+    check_recipe(checked)
     original = copy.deepcopy(model).cpu().eval()
     subject = Subject(
         type(model).__name__, original, lambda: copy.deepcopy(original), example_inputs, data

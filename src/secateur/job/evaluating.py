@@ -10,7 +10,7 @@ from torch import nn
 
 from secateur.config import Recipe
 from secateur.errors import InputError
-from secateur.exporters import export, suffix_of
+from secateur.exporters import EXPORTERS, export, suffix_of
 from secateur.job import folders
 from secateur.job.listening import plain
 from secateur.job.subjects import load_subject
@@ -24,9 +24,10 @@ from secateur.training.loading import batches
 
 def evaluate_run(folder: Path, dense: bool, split: str) -> dict[str, Any]:
     """Metric and loss of a run's model on one split. Errors: InputError."""
-    recipe, subject, model = _opened(folder, dense)
-    if subject.data is None or recipe.data is None:
+    if folders.open_folder(folder).data is None:
         raise InputError(f"the recipe of {folder} names no data to evaluate on")
+    recipe, subject, model = _opened(folder, dense)
+    assert subject.data is not None and recipe.data is not None
     splits = {"train": subject.data.train, "val": subject.data.val, "test": subject.data.test}
     if splits.get(split) is None:
         known = ", ".join(name for name, part in splits.items() if part is not None)
@@ -42,6 +43,9 @@ def evaluate_run(folder: Path, dense: bool, split: str) -> dict[str, Any]:
 
 def export_run(folder: Path, names: list[str], output: Path | None) -> list[dict[str, Any]]:
     """Export a run's pruned model in several formats. Errors: InputError."""
+    folders.open_folder(folder)
+    for name in names:
+        EXPORTERS.get(name)  # refuses an unknown one before any work
     _, subject, model = _opened(folder, False)
     place = output or folder / "exports"
     place.mkdir(parents=True, exist_ok=True)

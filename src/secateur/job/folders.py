@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from secateur.config import Recipe, load_recipe, write_recipe
 from secateur.errors import InputError
 from secateur.journal import NAME as JOURNAL
@@ -27,7 +25,7 @@ METRICS = "metrics.json"
 def new_folder(recipe: Recipe, command: str) -> Path:
     """Make the folder of a run, with its resolved recipe and its environment.
 
-    Errors: InputError when a run stands there already.
+    Errors: InputError when a run stands there already, or one has just begun.
     """
     folder = Path(recipe.output) if recipe.output else _unused(Path("runs"), _stem(recipe.model))
     if (folder / JOURNAL).exists():
@@ -35,17 +33,30 @@ def new_folder(recipe: Recipe, command: str) -> Path:
             f"there is a run in {folder} already; go on with 'secateur resume {folder}', or give "
             "another --output"
         )
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give another --output")
     folder.mkdir(parents=True, exist_ok=True)
-    write_recipe(recipe.model_copy(update={"output": str(folder)}), folder / RECIPE)
-    write_json(folder / "environment.json", environment(recipe, command))
+    with locked(folder):
+        write_json(folder / "environment.json", environment(recipe, command))
+        write_recipe(recipe.model_copy(update={"output": str(folder)}), folder / RECIPE)
     return folder
 
 
 def open_folder(folder: Path) -> Recipe:
     """The recipe of a run. Errors: InputError when the folder is not a run's."""
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}; list runs with: secateur runs")
     if not (folder / RECIPE).is_file():
         raise InputError(f"{folder} is not a run: it has no {RECIPE}")
     return load_recipe(folder / RECIPE)
+
+
+def finished(folder: Path) -> Path:
+    """The metrics of a finished run. Errors: InputError for no run, or an unfinished one."""
+    open_folder(folder)
+    if not (folder / METRICS).is_file():
+        raise InputError(f"{folder} is not finished; go on with: secateur resume {folder}")
+    return folder / METRICS
 
 
 @contextmanager
@@ -61,6 +72,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 def environment(recipe: Recipe, command: str) -> dict[str, Any]:
     """What the numbers of a run depend on beside its recipe."""
+    import torch
+
     return {
         "command": command,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -88,7 +101,7 @@ def list_runs(root: Path) -> list[dict[str, Any]]:
                 "model": recipe.model,
                 "target": recipe.target.model_dump(exclude_none=True),
                 "state": "done" if metrics else "unfinished",
-                "metric": metrics["after"]["metric"] if metrics else None,
+                "metric": _headline(metrics) if metrics else None,
                 "flops": metrics["after"]["flops"] / metrics["before"]["flops"]
                 if metrics
                 else None,
@@ -113,6 +126,11 @@ def write_json(path: Path, document: Any) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, path)
+
+
+def _headline(metrics: dict[str, Any]) -> dict[str, float] | None:
+    name, values = metrics["metric"], metrics["after"]["metric"]
+    return {name: values[name]} if values else None
 
 
 def _stem(model: str) -> str:

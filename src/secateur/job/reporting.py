@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import shutil
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ TRAIN_SAMPLES = 2000  # of the training split, for the gap between training and 
 def write_results(work: Work) -> dict[str, Any]:
     """metrics.json of a finished run; computed once, read back ever after."""
     path = work.folder / folders.METRICS
-    if work.journal.done("measure") is not None and path.is_file():
+    if path.is_file():  # the last thing that a run writes
         return folders.read_json(path)
     work.listener.begin("measure")
     started = time.perf_counter()
@@ -65,13 +64,16 @@ def write_results(work: Work) -> dict[str, Any]:
         "surgery": origin_of(pruned).kind,
         "uncounted": sorted(set(uncounted)),
     }
+    if work.recipe.latency is not None and latency["speedup"] is None:
+        document["notes"].append("speed was not measured: onnxruntime wants 'onnx' among exports")
     document["reached"] = _reached(work, document)
-    work.journal.append("measure", started, {"kind": "measure", "exports": exports})
+    if work.journal.done("measure") is None:
+        work.journal.append("measure", started, {"kind": "measure", "exports": exports})
     document["timeline"] = _timeline(work)
     document["cost"] = _cost(work)
-    folders.write_json(path, plain(document))
     write_html(plain(document), work.folder / "report.html")
     shutil.rmtree(work.folder / "checkpoints", ignore_errors=True)
+    folders.write_json(path, plain(document))
     work.listener.end("measure", f"report: {work.folder / 'report.html'}")
     return plain(document)
 
@@ -116,9 +118,11 @@ def _evaluated(work: Work, model: nn.Module, side: str) -> dict[str, Any]:
         ("train_metric", data.train, TRAIN_SAMPLES),
     ):
         part = dataset if limit is None else _first(dataset, limit)
-        found[name] = evaluate(
+        values = evaluate(
             model, batches(part, section.batch_size * 2, device=device), work.recipe.metric
         )
+        # The number of samples is no measure of a model.
+        found[name] = {key: value for key, value in values.items() if key != "count"}
     return plain(found)
 
 
@@ -255,10 +259,3 @@ def _reached(work: Work, document: dict[str, Any]) -> bool:
     change = after["metric"][recipe.metric] - before["metric"][recipe.metric]
     drop = -change if document["higher_is_better"] else change
     return drop <= parse_quantity(recipe.max_drop, "drop").value + 1e-12
-
-
-def rebuild_report(folder: Path) -> Path:
-    """report.html of a run, written again from its metrics.json."""
-    path = folder / "report.html"
-    write_html(folders.read_json(folder / folders.METRICS), path)
-    return path

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from secateur.config import Recipe
 from secateur.errors import InputError
 from secateur.job import folders, steps
+from secateur.job.checking import check_recipe
 from secateur.job.evaluating import with_dense_weights
 from secateur.job.listening import Listener, Silent
+from secateur.job.reachable import check_target
 from secateur.job.reporting import write_results
 from secateur.job.subjects import load_subject
 from secateur.job.work import Work
@@ -34,6 +35,7 @@ from secateur.surgery.tensors import unique_tensors
 def run(recipe: Recipe, listener: Listener | None = None, command: str = "") -> dict[str, Any]:
     """Carry a recipe out in a new run folder; returns the metrics document."""
     listener = listener or Silent()
+    check_recipe(recipe)
     subject = load_subject(recipe)
     folder = folders.new_folder(recipe, command)
     listener.folder(str(folder))
@@ -44,17 +46,21 @@ def resume(folder: str | Path, listener: Listener | None = None) -> dict[str, An
     """Go on with a run; returns the metrics document that the undisturbed run gives."""
     folder = Path(folder)
     recipe = folders.open_folder(folder)
-    (listener or Silent()).folder(str(folder))
-    return work_on(recipe, load_subject(recipe), folder, listener or Silent())
+    listener = listener or Silent()
+    listener.folder(str(folder))
+    if (folder / folders.METRICS).is_file():
+        listener.say("it is finished: nothing is left to do")
+        return folders.read_json(folder / folders.METRICS)
+    return work_on(recipe, load_subject(recipe), folder, listener)
 
 
 def work_on(recipe: Recipe, subject: Subject, folder: Path, listener: Listener) -> dict[str, Any]:
     """Do all stages of a run that are not done yet; returns the metrics document."""
     journal = Journal(folder)
     with folders.locked(folder), _threads(recipe.threads):
-        dense = _dense(recipe, subject, folder, journal, listener)
         started = time.perf_counter()
         listener.begin("trace")
+        dense = subject.build()  # its weights come later: a structure knows of none
         structure = trace(dense, subject.example_inputs)
         if not structure.groups:
             raise InputError(
@@ -62,9 +68,13 @@ def work_on(recipe: Recipe, subject: Subject, folder: Path, listener: Listener) 
                 f"held, the first by {structure.frozen[0].op} ({structure.frozen[0].reason})"
             )
         work = Work(recipe, subject, folder, journal, listener, dense, structure)
+        if journal.done("dense") is None and recipe.train_dense is not None:
+            check_target(work)
         if journal.done("trace") is None:
             journal.append("trace", started, {"kind": "trace", "groups": len(structure.groups)})
         listener.end("trace", f"{len(structure.groups)} groups, {len(structure.frozen)} frozen")
+        _dense(recipe, subject, folder, journal, listener)
+        with_dense_weights(dense, folder)
         for step in range(1, recipe.pruning.steps + 1):
             stage(work, f"prune {step}", "prune", lambda n=step: steps.prune(work, n))
             last = step == recipe.pruning.steps
@@ -95,9 +105,10 @@ def stage(work: Work, name: str, kind: str, action: Callable[[], dict[str, Any]]
 
 def _dense(
     recipe: Recipe, subject: Subject, folder: Path, journal: Journal, listener: Listener
-) -> nn.Module:
+) -> None:
     """The dense model: trained first where the recipe says so, and kept in the run folder."""
     event = journal.done("dense")
+    reused = event is not None
     model = subject.model
     if event is None:
         started = time.perf_counter()
@@ -114,8 +125,7 @@ def _dense(
             started,
             {"kind": "dense", "note": note, "validation": metric, "history": history},
         )
-    listener.end("dense", str(event.get("note", "")))
-    return with_dense_weights(subject.build(), folder)
+    listener.end("dense", str(event.get("note", "")), reused)
 
 
 @contextmanager

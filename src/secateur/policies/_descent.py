@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -129,7 +130,7 @@ class _Search:
             if least > limit:
                 parts.append(
                     f"{kind} {self.request.budgets[kind]} ({format_count(limit)}) cannot be "
-                    f"reached: the smallest reachable is {100 * least / dense:.3g}% "
+                    f"reached: the smallest reachable is {_rounded_up(least / dense)} "
                     f"({format_count(least)} of {format_count(dense)})"
                 )
         request = self.request
@@ -141,6 +142,11 @@ class _Search:
             f"{'; '.join(parts)} under {', '.join(rules)}; "
             "raise the budget, or loosen the rules that hold it"
         )
+
+
+def _rounded_up(share: float) -> str:
+    """Percent, so that a budget of what it says can be reached."""
+    return f"{math.ceil(share * 10_000 - 1e-9) / 100:g}%"
 
 
 def _moved(rungs: Rungs, number: int, rung: int) -> list[int]:

@@ -170,12 +170,12 @@ def _wrong_form(spec: str, folder: Path, forms: Sequence[str]) -> str:
     hint = ""
     scheme, colon, _ = spec.partition(":")
     near = difflib.get_close_matches(scheme, [form.partition(":")[0] for form in forms], n=1)
-    if near:
-        hint = f"; did you mean {next(form for form in forms if form.startswith(near[0]))!r}?"
-    elif not colon and spec.endswith(".py"):
+    if not colon and spec.endswith(".py"):
         names = _functions_in(find_file(spec, folder))
         if names:
             hint = f"; did you mean {' or '.join(f'{spec}:{name}' for name in names)}?"
+    elif near:
+        hint = f"; did you mean {next(form for form in forms if form.startswith(near[0]))!r}?"
     elif not colon and "." in spec:
         module, _, name = spec.rpartition(".")
         hint = f"; did you mean '{module}:{name}'?"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -66,7 +67,9 @@ def _read_safetensors(path: Path) -> Any:
 
 def _read_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what is then refused in one sentence
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError) as error:
         if isinstance(error, pickle.UnpicklingError) and _is_pickle(path):
             raise InputError(
@@ -104,11 +107,8 @@ def _is_pickle(path: Path) -> bool:
 
 def _reason(message: str) -> str:
     """The sentence of torch's message that names the object; the rest advises to unpickle it."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    for line in lines:
-        if "WeightsUnpickler error" in line or "Unsupported" in line:
-            return line.partition("WeightsUnpickler error:")[2].strip() or line
-    return lines[0] if lines else "no more is known"
+    told = message.partition("WeightsUnpickler error:")[2].strip() or message.strip()
+    return told.partition("\n")[0].partition(" Please use ")[0] or "no more is known"
 
 
 def _tensors_of(path: Path, content: Any) -> dict[str, torch.Tensor]:

@@ -8,12 +8,13 @@ tensors with the caller's model; whoever changes them clones first.
 from __future__ import annotations
 
 import inspect
+import io
 import logging
 import operator
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def _quiet() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):  # it prints graphs there
             warnings.simplefilter("ignore")
             yield
     finally:

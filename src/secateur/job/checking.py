@@ -1,0 +1,38 @@
+"""What a recipe asks for, checked before any work: nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from secateur.config import Recipe
+from secateur.criteria import CRITERIA
+from secateur.errors import InputError
+from secateur.exporters import EXPORTERS
+from secateur.metrics import METRICS
+from secateur.registry import Registry, unknown
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Errors: InputError for what would otherwise fail after hours of training."""
+    _refuse_unknown(CRITERIA, [recipe.pruning.criterion])
+    _refuse_unknown(EXPORTERS, recipe.export)
+    if ":" not in recipe.metric:  # else it is a function of the user's
+        _refuse_unknown(METRICS, [recipe.metric])
+    if recipe.data is not None:
+        return
+    for name in ("train_dense", "between", "finetune"):
+        section = getattr(recipe, name)
+        if section is not None and section.epochs:
+            raise InputError(f"'{name}' trains, but there is no data; give data, or leave it out")
+    if recipe.max_drop is not None:
+        raise InputError(
+            f"max_drop of {recipe.max_drop} cannot be checked without data; give data, or leave "
+            "it out"
+        )
+
+
+def _refuse_unknown(registry: Registry[object], names: Sequence[str]) -> None:
+    known = registry.names()
+    for name in names:
+        if name.replace("_", "-") not in known:
+            raise InputError(unknown(registry.kind, name, known))

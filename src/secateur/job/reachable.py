@@ -1,0 +1,40 @@
+"""Whether the target can be reached at all, asked before the dense model is trained."""
+
+from __future__ import annotations
+
+import torch
+
+from secateur.choosing import plan_next
+from secateur.job.work import Work
+from secateur.protocols import Statistics, UnitGroup
+
+
+def check_target(work: Work) -> None:
+    """Errors: BudgetError with the smallest cost in reach, which no score has a say in."""
+    pruning = work.recipe.pruning
+    plan_next(
+        work.dense,
+        work.dense,
+        work.structure,
+        {},
+        work.subject.example_inputs,
+        criterion=_Equal(),
+        budget=work.recipe.target.budgets(),
+        scope=pruning.scope,
+        data=None,
+        round_to=pruning.round_to,
+        floor=pruning.floor,
+        min_share=pruning.min_share,
+        layers=pruning.layers,
+        seed=work.recipe.seed,
+        normalise=pruning.normalise,
+    )
+
+
+class _Equal:
+    """Every unit is worth the same."""
+
+    needs: frozenset[str] = frozenset()
+
+    def __call__(self, group: UnitGroup, statistics: Statistics) -> torch.Tensor:
+        return torch.ones(group.size, dtype=torch.float64)
