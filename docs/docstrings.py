@@ -16,8 +16,8 @@ class Lists(Extension):
     def on_object(self, *, obj: Object, **kwargs: Any) -> None:
         """Rewrite one docstring."""
         if obj.docstring is not None:
-            paragraphs = obj.docstring.value.split("\n\n")
-            obj.docstring.value = "\n\n".join(map(as_list, paragraphs))
+            summary, *paragraphs = obj.docstring.value.split("\n\n")
+            obj.docstring.value = "\n\n".join([summary, *map(as_list, paragraphs)])
 
 
 def as_list(paragraph: str) -> str:

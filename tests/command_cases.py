@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +48,19 @@ def secateur(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
     """``secateur WORDS`` in a folder."""
     return subprocess.run(
         [*COMMAND, *map(str, words)],
-        cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=180,
+        cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
 
 
-def start(folder: Path, *words: object) -> subprocess.Popen[str]:
-    """``secateur WORDS`` in a folder, not waited for."""
-    return subprocess.Popen(
-        [*COMMAND, *map(str, words)],
-        cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+@contextmanager
+def started(folder: Path, *words: object, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """``secateur WORDS`` in a folder while the block runs; killed at its end."""
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, words)], cwd=folder, env=ENVIRONMENT | environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()

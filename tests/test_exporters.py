@@ -19,10 +19,10 @@ from torch.utils import _pytree as pytree
 import secateur as sc
 from oracle import randomise
 from secateur import exporters
-from secateur.errors import CaptureError, InputError
+from secateur.errors import CaptureError, ExportError, InputError
 from secateur.exporters import _result
 from secateur.exporters import onnx as onnx_exporter
-from secateur.exporters._result import ExportError, difference
+from secateur.exporters._result import difference
 from secateur.exporters.onnx import export_onnx
 from secateur.exporters.torch_export import export_program
 from secateur.runtimes.onnxruntime import session

@@ -6,20 +6,9 @@ you commit it. Source lines are left out because they change with the version of
 
 from __future__ import annotations
 
-import difflib
-from collections import defaultdict
 from pathlib import Path
-from types import ModuleType
-from typing import Any
-
-import numpy as np
-import pytest
-import torch
-from torch import nn
 
 import secateur as sc
-from secateur.planning.text import format_units
-from zoo import ZOO
 
 FOLDER = Path(__file__).parent / "golden"
 
@@ -40,9 +29,7 @@ TORCHVISION = (
     *KNOWN, "shufflenet_v2_x1_0", "googlenet", "inception_v3", "convnext_tiny", "vit_b_16",
     "swin_t",
 )  # fmt: skip
-TINY = (
-    "conv_chain",
-)
+TINY = ("conv_chain",)
 
 
 def table(name: str, structure: sc.Structure) -> str:

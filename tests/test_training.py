@@ -13,9 +13,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
-from secateur.errors import InputError
+from secateur.errors import InputError, TrainingError
 from secateur.training.distillation import Distillation
-from secateur.training.history import TrainingError
 from secateur.training.loading import batches
 from secateur.training.loop import finetune
 from secateur.training.optimizers import OPTIMIZERS

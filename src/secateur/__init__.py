@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from secateur.errors import (
         BudgetError,
         CaptureError,
+        ExportError,
         InputError,
         NotExact,
         PlanError,
         PlanMismatch,
         SecateurError,
         SurgeryError,
+        TrainingError,
     )
     from secateur.job.compressing import Result, compress
     from secateur.planning import PruningPlan
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "secateur.errors": (
-        "BudgetError", "CaptureError", "InputError", "NotExact", "PlanError", "PlanMismatch",
-        "SecateurError", "SurgeryError",
+        "BudgetError", "CaptureError", "ExportError", "InputError", "NotExact", "PlanError",
+        "PlanMismatch", "SecateurError", "SurgeryError", "TrainingError",
     ),
     "secateur.planning": ("PruningPlan",),
     "secateur.structure.groups": ("Frozen", "Group", "Member"),
@@ -47,6 +49,7 @@ _HOME = {name: place for place, names in _PLACES.items() for name in names}
 __all__ = [
     "BudgetError",
     "CaptureError",
+    "ExportError",
     "Frozen",
     "Group",
     "InputError",
@@ -59,6 +62,7 @@ __all__ = [
     "SecateurError",
     "Structure",
     "SurgeryError",
+    "TrainingError",
     "Verdict",
     "apply",
     "compress",

@@ -52,9 +52,9 @@ class TargetSection(Section):
     flops: _quantity("flops") | None = None  # type: ignore[valid-type]
     params: _quantity("params") | None = None  # type: ignore[valid-type]
 
-    def budgets(self) -> dict[Literal["flops", "params"], Quantity]:
+    def budgets(self) -> dict[str, Quantity]:
         """What is given, read."""
-        found: dict[Literal["flops", "params"], Quantity] = {}
+        found: dict[str, Quantity] = {}
         if self.flops is not None:
             found["flops"] = parse_quantity(self.flops, "flops")
         if self.params is not None:
@@ -193,7 +193,7 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"'{where}' is missing"
     if first["type"] == "value_error":
-        return f"'{where}': {first['ctx']['error']}"
+        return f"'{where}': {first.get('ctx', {}).get('error')}"
     return f"'{where}': {first['msg'].lower()}, got {first['input']!r}"
 
 

@@ -7,6 +7,8 @@ SecateurError                 base; the command line prints the sentence and exi
 │   └── PlanMismatch          a plan made for another model
 ├── BudgetError               a budget that cannot be reached
 ├── SurgeryError              a surgery cannot carry out a plan on this model
+├── TrainingError             the loss is no longer a finite number
+├── ExportError               an exported file does not compute what the model computes
 └── NotExact                  removed does not equal zeroed: the result must not be used
 
 A message says what was seen, what was expected, and what to do.
@@ -41,6 +43,14 @@ class BudgetError(SecateurError):
 
 class SurgeryError(SecateurError):
     """A surgery cannot carry out the plan; the message names the line that held a size."""
+
+
+class TrainingError(SecateurError):
+    """A training went wrong: the loss is no longer a finite number."""
+
+
+class ExportError(SecateurError):
+    """The exported file does not compute what the model computes, or cannot be written."""
 
 
 class NotExact(SecateurError):

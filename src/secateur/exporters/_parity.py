@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from secateur.errors import InputError
+from secateur.errors import ExportError, InputError
 from secateur.exporters._program import Arguments, Exportable
-from secateur.exporters._result import TOLERANCE, ExportError, difference
+from secateur.exporters._result import TOLERANCE, difference
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from secateur.errors import SecateurError
+from secateur.errors import ExportError
 
 # The same float32 sums in another order, and fused kernels: 1e-7 for one layer, up to 1e-5 for
 # a hundred. A wrong weight or a missing operation is above 1e-2.
 TOLERANCE = 1e-4
-
-
-class ExportError(SecateurError):
-    """The exported file does not compute what the model computes, or cannot be written."""
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from secateur.errors import InputError
+from secateur.errors import ExportError, InputError
 from secateur.exporters import exporter, writes
 from secateur.exporters._files import staged, target
 from secateur.exporters._names import input_names, output_names
 from secateur.exporters._parity import parity
 from secateur.exporters._program import Exportable, captured
-from secateur.exporters._result import ExportError, ExportResult
+from secateur.exporters._result import ExportResult
 from secateur.runtimes.onnxruntime import session
 from secateur.structure.inputs import ExampleInputs
 

@@ -8,8 +8,9 @@ import time
 import torch
 from torch import nn
 
+from secateur.errors import ExportError
 from secateur.exporters import exporter
-from secateur.exporters._result import ExportError, ExportResult
+from secateur.exporters._result import ExportResult
 from secateur.structure.inputs import ExampleInputs
 from secateur.surgery.storing import read_tensors, save
 from secateur.surgery.tensors import named_tensors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from secateur.config import Recipe
 from secateur.criteria import CRITERIA
@@ -31,7 +32,7 @@ def check_recipe(recipe: Recipe) -> None:
         )
 
 
-def _refuse_unknown(registry: Registry[object], names: Sequence[str]) -> None:
+def _refuse_unknown(registry: Registry[Any], names: Sequence[str]) -> None:
     known = registry.names()
     for name in names:
         if name.replace("_", "-") not in known:

@@ -19,7 +19,7 @@ def check_target(work: Work) -> None:
         {},
         work.subject.example_inputs,
         criterion=_Equal(),
-        budget=work.recipe.target.budgets(),
+        budget=dict(work.recipe.target.budgets()),
         scope=pruning.scope,
         data=None,
         round_to=pruning.round_to,

@@ -5,12 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from secateur.errors import SecateurError
-
-
-class TrainingError(SecateurError):
-    """A training went wrong: the loss is no longer a finite number."""
-
 
 @dataclass(frozen=True)
 class StepReport:

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from secateur.errors import InputError
+from secateur.errors import InputError, TrainingError
 from secateur.training.augmentation import augment
 from secateur.training.devices import device_of, resolve, visiting
-from secateur.training.history import EpochReport, History, StepReport, TrainingError
+from secateur.training.history import EpochReport, History, StepReport
 from secateur.training.interrupts import Guard, guarded
 from secateur.training.learning_rates import rate_factor
 from secateur.training.loading import batches, count_batches, count_samples, resident, stream_seed
