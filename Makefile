@@ -34,6 +34,7 @@ env: .venv/.stamp
 	touch $@
 
 demo: env
+	rm -rf runs/digits
 	$(BIN)/secateur run examples/digits.yaml
 
 test: env

@@ -66,14 +66,25 @@ class Contestant:
         return f"{self.tool}, {self.criterion}, {self.scope}"
 
 
-OURS = tuple(Contestant("Secateur", name, "global") for name in ("l2", "taylor", "random"))
-THEIRS = (
-    Contestant("Torch-Pruning", "l2", "global"),
-    Contestant("Torch-Pruning", "l2", "local"),
-    Contestant("Torch-Pruning", "taylor", "global"),
-    Contestant("Torch-Pruning", "taylor", "local"),
-    Contestant("Torch-Pruning", "taylor", "isomorphic"),
-)
+L2, TAYLOR = Contestant("Secateur", "l2", "global"), Contestant("Secateur", "taylor", "global")
+L2_UNIFORM = Contestant("Secateur", "l2", "uniform")
+TAYLOR_UNIFORM = Contestant("Secateur", "taylor", "uniform")
+RANDOM = Contestant("Secateur", "random", "global")
+THEIR_L2 = Contestant("Torch-Pruning", "l2", "global")
+THEIR_L2_LOCAL = Contestant("Torch-Pruning", "l2", "local")
+THEIR_TAYLOR = Contestant("Torch-Pruning", "taylor", "global")
+THEIR_TAYLOR_LOCAL = Contestant("Torch-Pruning", "taylor", "local")
+THEIR_TAYLOR_ISOMORPHIC = Contestant("Torch-Pruning", "taylor", "isomorphic")
+CONTESTANTS = (
+    L2, L2_UNIFORM, TAYLOR, TAYLOR_UNIFORM, RANDOM,
+    THEIR_L2, THEIR_L2_LOCAL, THEIR_TAYLOR, THEIR_TAYLOR_LOCAL, THEIR_TAYLOR_ISOMORPHIC,
+)  # fmt: skip
+# Which differences are shown. Torch-Pruning's "local" is the same share everywhere: "uniform" here.
+PAIRS = (
+    (L2, THEIR_L2), (L2_UNIFORM, THEIR_L2_LOCAL), (L2, THEIR_L2_LOCAL), (L2, RANDOM),
+    (TAYLOR, THEIR_TAYLOR), (TAYLOR_UNIFORM, THEIR_TAYLOR_LOCAL), (TAYLOR, THEIR_TAYLOR_LOCAL),
+    (TAYLOR, THEIR_TAYLOR_ISOMORPHIC), (TAYLOR, RANDOM),
+)  # fmt: skip
 
 
 def cells(seeds: int, quick: bool) -> list[tuple[str, Contestant, int, Row]]:
@@ -81,7 +92,7 @@ def cells(seeds: int, quick: bool) -> list[tuple[str, Contestant, int, Row]]:
     result = []
     for seed in range(seeds):
         for net in NETS:
-            for contestant in (*OURS, *THEIRS):
+            for contestant in CONTESTANTS:
                 key = {"net": net, **asdict(contestant), "seed": seed, "quick": quick,
                        "budget": BUDGET, "epochs": SETTINGS.epochs}  # fmt: skip
                 result.append((net, contestant, seed, key))

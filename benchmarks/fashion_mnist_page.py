@@ -9,7 +9,6 @@ from benchmarks.fashion_mnist import Contestant
 from benchmarks.ledger import Row
 from benchmarks.summary import signed, summarise, table, verdict
 
-CONTESTANTS = (*bench.OURS, *bench.THEIRS)
 Value = Callable[[Row], float]
 
 
@@ -29,12 +28,12 @@ def page(rows: Sequence[Row]) -> str:
         f"Measured on {where['cpu']}, {where['threads']} thread(s), torch {where['torch']}: "
         f"{hours:.1f} hours. Reproduce: `python -m benchmarks fashion_mnist"
         f"{' --quick' if quick else ''}`.\n",
-        "## Paired differences, Secateur − Torch-Pruning\n",
+        "## Paired differences\n",
         "Test accuracy after fine-tuning, in points; each pair has net and seed in common. The "
         "interval is Student's t for the mean of the pairs; the pairs of one net share their "
         "dense weights, so that the column over all nets speaks of these nets alone. *Win* and "
         "*loss* are said where the 95 % interval leaves zero out. There is no correction for the "
-        "number of rows: without any true difference, a table of seven rows holds such a word in "
+        "number of rows: without any true difference, a table of nine rows holds such a word in "
         "about one case of three. L2 draws nothing, so that its seeds differ in what follows the "
         "pruning alone.\n",
         _differences(found, lambda row: row["result"]["finetuned"]),
@@ -69,19 +68,12 @@ class Found:
 
 def _differences(found: Found, value: Value) -> str:
     lines = []
-    for ours in bench.OURS[:2]:
-        for other in (*(c for c in bench.THEIRS if c.criterion == ours.criterion), bench.OURS[2]):
-            label = f"{ours.criterion}: {ours.tool} {ours.scope} − "
-            label += f"{other.tool} {other.scope}" if other in bench.THEIRS else "random"
-            pooled: list[float] = []
-            cells = []
-            for net in bench.NETS:
-                pairs = found.differences(net, ours, other, value)
-                pooled += pairs
-                cells.append(_interval(pairs))
-            if pooled:
-                lines.append([label, *cells, f"**{_interval(pooled)}**",
-                              verdict(summarise(pooled))])  # fmt: skip
+    for ours, other in bench.PAIRS:
+        pairs = [found.differences(net, ours, other, value) for net in bench.NETS]
+        pooled = [pair for of_net in pairs for pair in of_net]
+        if pooled:
+            lines.append([f"{ours.name} − {other.name}", *(_interval(of_net) for of_net in pairs),
+                          f"**{_interval(pooled)}**", verdict(summarise(pooled))])  # fmt: skip
     return table(["pair", *bench.NETS, "all", "verdict (all)"], lines)
 
 
@@ -96,7 +88,7 @@ def _interval(pairs: Sequence[float]) -> str:
 
 def _net(found: Found, net: str) -> str:
     lines = []
-    for who in CONTESTANTS:
+    for who in bench.CONTESTANTS:
         rows = found.of(net, who)
         if not rows:
             continue
@@ -138,8 +130,8 @@ def _settings(quick: bool) -> str:
         f"{bench.RECALIBRATION[0]}. No width falls below {bench.LEAST:.0%} on either side. "
         "Torch-Pruning goes in steps of 1/400 as in its own examples, with its default group "
         "importances, to the first net that holds the budget; gradients are summed over the same "
-        "batches. *Local* cuts every group by the same share, *isomorphic* ranks groups of one "
-        "form together. It is told output layers and heads; of heads it prunes the width, "
+        "batches. Its *local* cuts every group by the same share, as *uniform* does here; *isomorphic* "
+        "ranks groups of one form together. It is told output layers and heads; of heads it prunes the width, "
         "which is its default.\n"
     ]
     if quick:

@@ -144,7 +144,17 @@ def test_a_journal_that_is_cut_short(place):
     (run / "journal.jsonl").write_text(text, encoding="utf-8")
     weights = run / "steps" / "prune-2" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-9])
-    done = resumed(place, "cut")
+    for half in (".plan.json.00ff.tmp", ".metrics.json.17", "steps/prune-2/.model.safetensors.17"):
+        (run / half).touch()
+    (run / "exports" / ".model.onnx.17").mkdir(parents=True)
+    (run / "exports" / ".model.onnx.17" / "model.onnx").touch()
+    (run / "notes.txt").touch()
+    done = secateur(place, "resume", "cut")
+    assert done.returncode == 0, done.stderr
+    (run / "notes.txt").unlink()
+    (run / "exports").rmdir()  # nothing half written is left there
+    assert not list((run / "steps").rglob(".*"))
+    assert_same(run, place / "whole")
     told = {line.partition(":")[0]: line for line in done.stderr.splitlines()}
     assert "(done before)" in told["train 1"]
     assert "(done before)" not in told["prune 2"]

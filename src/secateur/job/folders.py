@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +21,11 @@ from secateur.journal import NAME as JOURNAL
 
 RECIPE = "recipe.yaml"
 METRICS = "metrics.json"
+# Half a file beside the whole one: its name, and a process, a random number or a word.
+_PARTIAL = re.compile(
+    r"\.(recipe\.yaml|(environment|metrics|plan|surgery)\.json|(model|dense|finetune|train-\d+)"
+    r"\.\w+)\.([0-9]+|[0-9a-f]+\.tmp|partial)"
+)
 
 
 def new_folder(recipe: Recipe, command: str) -> Path:
@@ -68,6 +74,19 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise InputError(f"another process works in {folder}; wait for it or end it") from error
         yield
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process had half written, and nothing that is not a run's."""
+    places = [folder, *(folder / name for name in ("model", "checkpoints", "exports"))]
+    for place in [*places, *folder.glob("steps/*")]:
+        for path in place.glob(".*") if place.is_dir() else ():
+            if not _PARTIAL.fullmatch(path.name):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def environment(recipe: Recipe, command: str) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def work_on(recipe: Recipe, subject: Subject, folder: Path, listener: Listener) 
     """Do all stages of a run that are not done yet; returns the metrics document."""
     journal = Journal(folder)
     with folders.locked(folder), _threads(recipe.threads):
+        folders.sweep(folder)
         started = time.perf_counter()
         listener.begin("trace")
         dense = subject.build()  # its weights come later: a structure knows of none
