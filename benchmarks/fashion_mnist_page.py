@@ -130,8 +130,9 @@ def _settings(quick: bool) -> str:
         f"{bench.RECALIBRATION[0]}. No width falls below {bench.LEAST:.0%} on either side. "
         "Torch-Pruning goes in steps of 1/400 as in its own examples, with its default group "
         "importances, to the first net that holds the budget; gradients are summed over the same "
-        "batches. Its *local* cuts every group by the same share, as *uniform* does here; *isomorphic* "
-        "ranks groups of one form together. It is told output layers and heads; of heads it prunes the width, "
+        "batches. Its *local* cuts every group by the same share, as *uniform* does here; "
+        "*isomorphic* ranks groups of one form together. It is told output layers and heads; of "
+        "heads it prunes the width, "
         "which is its default.\n"
     ]
     if quick:

@@ -124,7 +124,7 @@ def tangle(random: Random) -> System:
         kind = random.choice(["split", "merge", "same", "same", "pin", "permute", "cat", "slice"])
         if kind == "split" and len(x) in (4, 6):
             system.split(x, random.choice([[2, len(x) // 2], [len(x) // 2, 2]]))
-        elif kind == "merge" and 1 < len(x) and 1 < len(y) and len(x) * len(y) <= 6:
+        elif kind == "merge" and len(x) > 1 and len(y) > 1 and len(x) * len(y) <= 6:
             system.merge(x, y)
         elif kind == "same" and len(x) == len(y):
             system.same(x, y)

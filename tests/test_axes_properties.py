@@ -33,7 +33,7 @@ class Moved:
     ids: Value
 
 
-EXAMPLES = int(__import__("os").environ.get("EX", "60"))
+EXAMPLES = 60
 INPUT = torch.zeros(2, 1, dtype=torch.float64)
 
 

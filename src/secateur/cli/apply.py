@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from secateur.cli import command
+from secateur.cli._models import opened
 from secateur.cli._talking import answer
 
 
@@ -28,10 +28,7 @@ def apply(
     """Carry a plan out on a model, verify it in float64, and save the result."""
     from typing import cast
 
-    from secateur.errors import InputError
-    from secateur.job.subjects import with_inputs
     from secateur.planning import PruningPlan
-    from secateur.sources.models import load_model
     from secateur.structure.structure import trace
     from secateur.surgery.applying import Method, origin_of
     from secateur.surgery.applying import apply as carry_out
@@ -39,14 +36,7 @@ def apply(
     from secateur.verification import verify
 
     value = PruningPlan.load(plan)
-    try:
-        arguments = json.loads(model_args) if model_args else {}
-        sizes = [int(size) for size in shape.replace("x", ",").split(",")] if shape else None
-    except ValueError as error:
-        raise InputError(
-            f"--model-args wants JSON and --input wants 1,3,224,224: {error}"
-        ) from error
-    subject = with_inputs(load_model(model, arguments, weights, Path.cwd()), None, sizes)
+    subject = opened(model, shape, weights, model_args)
     dense = subject.model.eval()
     structure = trace(dense, subject.example_inputs)
     pruned = carry_out(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from secateur.cli import command
+from secateur.cli._models import opened
 from secateur.cli._talking import answer
 
 
@@ -28,18 +28,9 @@ def inspect(
 ) -> None:
     """Groups of units, what is frozen and why, and the cost of each."""
     from secateur.errors import InputError
-    from secateur.job.subjects import with_inputs
-    from secateur.sources.models import load_model
     from secateur.structure.structure import trace
 
-    try:
-        arguments = json.loads(model_args) if model_args else {}
-        sizes = [int(size) for size in shape.replace("x", ",").split(",")] if shape else None
-    except ValueError as error:
-        raise InputError(
-            f"--model-args wants JSON and --input wants 1,3,224,224: {error}"
-        ) from error
-    subject = with_inputs(load_model(model, arguments, weights, Path.cwd()), None, sizes)
+    subject = opened(model, shape, weights, model_args)
     structure = trace(subject.model.eval(), subject.example_inputs)
     if explain is not None:
         tensor, *numbers = explain.split(":")

@@ -99,6 +99,12 @@ class Structure:
         tensor = self.aliases.get(tensor, tensor)
         if tensor not in self.tracer.tensors:
             raise PlanError(f"there is no tensor '{tensor}' in the model")
+        shape = self.shapes[tensor]
+        if not 0 <= dim < len(shape) or not all(0 <= index < shape[dim] for index in (i, j)):
+            raise PlanError(
+                f"'{tensor}' of shape {'x'.join(map(str, shape))} has no indices {i} and {j} in "
+                f"dimension {dim}"
+            )
         ids = np.abs(self.tracer.tensors[tensor][dim])
         return trail(self.tracer, self.solution, int(ids[i]), int(ids[j]))
 
