@@ -6,7 +6,10 @@ compared. Weights are drawn by torch's own initialisation: set ``torch.manual_se
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from safetensors.torch import load_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -54,6 +57,16 @@ class ResNet(nn.Module):
         x = F.relu(self.bn(self.conv(x)))
         x = self.stages(x)
         return self.fc(x.mean((2, 3)))
+
+
+def trained(net: str) -> nn.Module:
+    """One of the nets below with the weights of ``weights/NET.safetensors`` (train_dense.py)."""
+    builders = {"resnet20": resnet20, "vgg": vgg, "mobilenetv2": mobilenetv2, "vit": vit}
+    if net not in builders:
+        raise ValueError(f"there is no net {net!r}; known are {', '.join(builders)}")
+    model = builders[net]()
+    load_model(model, Path(__file__).with_name("weights") / f"{net}.safetensors")
+    return model
 
 
 def resnet20(classes: int = 10) -> nn.Module:

@@ -84,7 +84,7 @@ def result(run: Path) -> dict[str, Any]:
         for name in ("latency", "train_step"):
             assert metrics[side].pop(name)
     for entry in metrics["timeline"]:
-        entry.pop("at"), entry.pop("seconds")
+        del entry["at"], entry["seconds"]
     return {
         "dense": (run / "dense.safetensors").read_bytes(),
         "model": (run / "model" / "model.safetensors").read_bytes(),

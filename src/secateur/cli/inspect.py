@@ -96,12 +96,18 @@ def _smallest(structure: Any) -> dict[str, float]:
 
 def _print(document: dict[str, Any]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from secateur.quantities import format_count
 
     console = Console()
-    table = Table("group", "units", "members", "half of it saves", "kind", title=document["model"])
+    # Names are folded where they do not fit: cut off, they could not be used in a recipe.
+    table = Table(title=document["model"])
+    table.add_column("group", overflow="fold")
+    table.add_column("units", justify="right", no_wrap=True)
+    table.add_column("half of it saves", justify="right", no_wrap=True)
+    table.add_column("kind", overflow="fold")
     for group in document["groups"]:
         kind = "exact" if group["exact"] else "adapted"
         if group["overlaps"]:
@@ -110,16 +116,22 @@ def _print(document: dict[str, Any]) -> None:
         table.add_row(
             group["name"],
             str(group["units"]),
-            str(len(group["members"])),
             f"{share:.1%} FLOPs",
             kind,
         )
     console.print(table)
-    held = Table("frozen", "dim", "indices", "by", "reason")
+    held = Table()
+    held.add_column("frozen", overflow="fold")
+    held.add_column("dim", justify="right")
+    held.add_column("indices", justify="right")
+    held.add_column("by", overflow="fold")
+    held.add_column("reason")
     for entry in document["frozen"]:
         by = f"{entry['op']}\n{entry['source']}" if entry["source"] else entry["op"]
-        held.add_row(entry["tensor"], str(entry["dim"]), str(entry["indices"]), by, entry["reason"])
-    console.print(held)
+        texts = (entry["tensor"], str(entry["dim"]), str(entry["indices"]), by, entry["reason"])
+        held.add_row(*map(escape, texts))  # a line of code may look like markup
+    if document["frozen"]:
+        console.print(held)
     console.print(
         f"{format_count(document['params'])} parameters, {format_count(document['flops'])} FLOPs a "
         f"sample; down to {document['smallest']['flops']:.1%} of the FLOPs can be reached"

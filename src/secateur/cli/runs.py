@@ -18,6 +18,7 @@ def runs(
 ) -> None:
     """List the runs below a folder, newest first."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from secateur.job.folders import list_runs
@@ -31,5 +32,7 @@ def runs(
         target = ", ".join(f"{k} {v}" for k, v in entry["target"].items())
         flops = "" if entry["flops"] is None else f"{entry['flops']:.1%}"
         metric = ", ".join(f"{k} {v:.4g}" for k, v in (entry["metric"] or {}).items())
-        table.add_row(entry["run"], entry["model"], target, entry["state"], flops, metric)
+        table.add_row(
+            escape(entry["run"]), escape(entry["model"]), target, entry["state"], flops, metric
+        )
     Console().print(table if found else f"no runs below {root}")
