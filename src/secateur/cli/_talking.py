@@ -19,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 
 class Talk:
@@ -34,10 +35,10 @@ class Talk:
         self._totals: dict[str, int | None] = {}
         self.progress = Progress(
             TextColumn("{task.description:14}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            BarColumn(bar_width=12),
+            TextColumn("{task.fields[note]}", markup=False),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
             console=self.console,
             disable=not self._live,
         )
@@ -65,9 +66,7 @@ class Talk:
     def end(self, stage: str, note: str, reused: bool = False) -> None:
         """The stage is done."""
         if self._live and stage in self._tasks:
-            task = self._tasks.pop(stage)
-            self.progress.update(task, total=1, completed=1, note=note)
-            return
+            self.progress.remove_task(self._tasks.pop(stage))  # what is done is a line above
         kept = " (done before)" if reused else ""
         self.say(f"{stage}: {note}{kept}")
 

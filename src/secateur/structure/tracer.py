@@ -269,13 +269,24 @@ class Tracer:
         try:
             result = function(self, node, *args, **kwargs)
             mismatch = not fits(result, node.meta.get("val"))
-        except (TypeError, ValueError, IndexError, KeyError, AssertionError) as error:
+        except (TypeError, ValueError, LookupError, AssertionError, StopIteration) as error:
             del self.counts[counts:]
             return self._unknown(node, f"its rule does not understand this call ({error!r})")
         if mismatch:
             del self.counts[counts:]
             return self._unknown(node, "its rule gives another shape than the operation")
-        return result
+        if isinstance(result, list):
+            return [self._without_lone(part) for part in result]
+        return self._without_lone(result)
+
+    def _without_lone(self, value: Any) -> Any:
+        """A dimension cut down to one index: without it nothing would be left, so it stays."""
+        if not isinstance(value, Value) or not any(len(ids) == 1 and ids[0] for ids in value):
+            return value
+        for ids in value:
+            if len(ids) == 1:
+                self.pin(ids, "it is used by itself")
+        return Value(np.zeros(1, np.int64) if len(ids) == 1 else ids for ids in value)
 
     def _operand(self, node: fx.Node) -> Any:
         value = self.values.get(node)
