@@ -8,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: env demo test check format docs bench clean
+.PHONY: env demo test fuzz check format docs bench clean
 .DEFAULT_GOAL := env
 
 env: .venv/.stamp
@@ -39,6 +39,9 @@ demo: env
 
 test: env
 	$(BIN)/python -m pytest -n 2
+
+fuzz: env
+	$(BIN)/python -m pytest -m fuzz
 
 check: env
 	$(BIN)/ruff format --check .

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 
@@ -93,17 +94,29 @@ def cells(seeds: int, quick: bool) -> list[tuple[str, Contestant, int, Row]]:
     for seed in range(seeds):
         for net in NETS:
             for contestant in CONTESTANTS:
-                key = {"net": net, **asdict(contestant), "seed": seed, "quick": quick,
-                       "budget": BUDGET, "epochs": SETTINGS.epochs}  # fmt: skip
+                key = {"net": net, **asdict(contestant), "seed": seed, **setting(net, quick)}
                 result.append((net, contestant, seed, key))
     return result
+
+
+def setting(net: str, quick: bool) -> Row:
+    """What a cell's result depends on besides net, contestant and seed."""
+    values = (SETTINGS, ADAMW, LEAST, CALIBRATION, RECALIBRATION, QUICK_TRAIN, QUICK_TEST)
+    weights = (EXAMPLES / "weights" / f"{net}.safetensors").read_bytes()
+    return {
+        "quick": quick,
+        "budget": BUDGET,
+        "settings": sha256(repr(values).encode()).hexdigest()[:8],
+        "weights": sha256(weights).hexdigest()[:8],
+    }
 
 
 def run(seeds: int, quick: bool) -> None:
     """Measure the cells that are missing."""
     ledger = Ledger("fashion_mnist")
     for net in NETS:
-        ledger.measure({"net": net, "tool": "dense", "quick": quick}, lambda n=net: dense(n, quick))
+        key = {"net": net, "tool": "dense", **setting(net, quick)}
+        ledger.measure(key, lambda net=net: dense(net, quick))
     wanted = cells(seeds, quick)
     for number, (net, contestant, seed, key) in enumerate(wanted, 1):
         row = ledger.measure(key, lambda c=(net, contestant, seed): measure(*c, quick))

@@ -14,8 +14,12 @@ Value = Callable[[Row], float]
 
 def page(rows: Sequence[Row]) -> str:
     """The page of the full run, or, where there is none, of the quick one, marked as such."""
+    # Lines of other weights or settings stay in the ledger and are not shown.
+    rows = [row for row in rows if _is_current(row)]
     quick = all(row["cell"]["quick"] for row in rows)
     rows = [row for row in rows if row["cell"]["quick"] == quick]
+    if not rows:
+        return "# Accuracy at half the FLOPs, on Fashion-MNIST\n\nNot measured yet.\n"
     dense = {row["cell"]["net"]: row for row in rows if row["cell"]["tool"] == "dense"}
     found = Found([row for row in rows if row["cell"]["tool"] != "dense"])
     where = rows[0]["environment"]
@@ -44,6 +48,12 @@ def page(rows: Sequence[Row]) -> str:
         if net in dense:
             parts += [f"\n## {net}\n", _dense_line(dense[net]), _net(found, net)]
     return "\n".join(parts) + "\n"
+
+
+def _is_current(row: Row) -> bool:
+    cell = row["cell"]
+    now = bench.setting(cell["net"], cell["quick"])
+    return all(cell.get(key) == value for key, value in now.items())
 
 
 class Found:

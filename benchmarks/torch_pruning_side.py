@@ -104,18 +104,37 @@ def prune_to(
 
     Within the last step groups go one at a time, so that the end is as near as it can be.
     """
-    model = copy.deepcopy(model)
     if criterion == "taylor":
         accumulate_gradients(model, batches)
-    walker = pruner(model, inputs, importance(criterion), told, 1.0, STEPS, scope, most)
-    for _ in range(STEPS):
-        for group in walker.step(interactive=True):
-            group.prune()
-            told.mend(model)
-            if cost(model) <= budget:
-                model.zero_grad()
-                return model
-    raise RuntimeError(f"Torch-Pruning ended at cost {cost(model):.3g}, above {budget:.3g}")
+
+    def start() -> tuple[nn.Module, Any]:
+        # A deep copy leaves gradients behind.
+        copied = copy.deepcopy(model)
+        for new, old in zip(copied.parameters(), model.parameters(), strict=True):
+            new.grad = None if old.grad is None else old.grad.clone()
+        return copied, pruner(copied, inputs, importance(criterion), told, 1.0, STEPS, scope, most)
+
+    # Counting takes longer than pruning: count after each step first, and after each group of
+    # the last step then.
+    pruned, walker = start()
+    whole = 0
+    while cost(pruned) > budget:
+        if whole == STEPS:
+            raise RuntimeError(f"Torch-Pruning ended at cost {cost(pruned):.3g}, not {budget:.3g}")
+        walker.step()
+        told.mend(pruned)
+        whole += 1
+    pruned, walker = start()
+    for _ in range(whole - 1):
+        walker.step()
+    for group in walker.step(interactive=True):
+        group.prune()
+        told.mend(pruned)
+        if cost(pruned) <= budget:
+            break
+    model.zero_grad()
+    pruned.zero_grad()
+    return pruned
 
 
 def replay(model: nn.Module, inputs: Tensor, told: Told, history: list[Any]) -> nn.Module:

@@ -14,6 +14,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -121,6 +122,7 @@ def test_no_unit_empties_a_tensor(chain: Chain) -> None:
             assert not any(empties(tensor, gone) for tensor in moved), (group.name, unit)
 
 
+@pytest.mark.fuzz
 @settings(max_examples=EXAMPLES)
 @given(chains(), st.randoms(use_true_random=False))
 def test_graph_surgery_moves_the_survivors_as_the_chain_did(chain: Chain, random: Random) -> None:
