@@ -24,8 +24,8 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 import secateur as sc
 from benchmarks import torch_pruning_side as theirs
+from benchmarks.counting import flops, parameters
 from benchmarks.ledger import Ledger, Row
-from benchmarks.speed import flops
 from secateur.choosing import plan
 from secateur.repair.batch_norm import recalibrate
 from secateur.sources.data import load_data
@@ -133,11 +133,10 @@ def dense(net: str, quick: bool) -> Row:
     """Accuracy and size of the dense net."""
     model = load(net)
     _, test = data(quick)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
     return {
         "accuracy": accuracy(model, test),
         "flops": flops(model, image()),
-        "params": parameters,
+        "params": parameters(model),
     }
 
 
@@ -150,7 +149,7 @@ def measure(net: str, contestant: Contestant, seed: int, quick: bool) -> Row:
     pruned = prune(net, model, contestant, seed, calibration)
     result = {
         "flops": flops(pruned, image()) / flops(model, image()),
-        "params": _count(pruned) / _count(model),
+        "params": parameters(pruned) / parameters(model),
         "pruned": accuracy(pruned, test),
     }
     recalibrate(pruned, islice(batches(train, RECALIBRATION[0], seed), RECALIBRATION[1]))
@@ -260,7 +259,3 @@ def _nets() -> dict[str, Callable[[], nn.Module]]:
 
     sys.path.pop(0)
     return {name: getattr(nets, name) for name in NETS}
-
-
-def _count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

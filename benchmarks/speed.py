@@ -22,11 +22,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import secateur as sc
 from benchmarks import oracle, torchvision_nets
 from benchmarks import torch_pruning_side as theirs
+from benchmarks.counting import flops, parameters
 from benchmarks.ledger import Ledger, Row
 from benchmarks.summary import table
 from secateur.criteria import CRITERIA
@@ -232,22 +232,11 @@ def _state(
     difference = oracle.compare(model, pruned, left, inputs)
     return {
         "flops": flops(pruned, inputs) / flops(model, inputs),
-        "params": _parameters(pruned) / _parameters(model),
+        "params": parameters(pruned) / parameters(model),
         "error": difference.error,
         "of_effect": difference.of_effect,
         "told": told,
     }
-
-
-def flops(model: nn.Module, inputs: Tensor) -> int:
-    """FLOPs of one forward pass, by torch's own counter."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(inputs)
-    return counter.get_total_flops()
-
-
-def _parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _parts(result: Row, side: str) -> str:

@@ -14,7 +14,7 @@ from scipy.sparse import coo_array, csr_array, vstack
 from secateur.structure.axes import Product, Sparse
 
 # Completion is a loop over closures and products; beyond this many steps it is left out.
-COMPLETION_STEPS = 400_000
+COMPLETION_STEPS = 20_000_000
 
 
 def closures(
