@@ -17,9 +17,9 @@ def flops(model: nn.Module, inputs: Tensor) -> int:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-            with FlopCounterMode(display=False) as counter:
-                model(inputs)
+        counter = FlopCounterMode(display=False)
+        with sdpa_kernel(SDPBackend.MATH), torch.no_grad(), counter:
+            model(inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     return counter.get_total_flops()

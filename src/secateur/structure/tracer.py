@@ -44,9 +44,12 @@ def rule(*operations: Any) -> Callable[[Rule], Rule]:
 class Count:
     """A literal argument of a node that counts indices; graph surgery writes it anew.
 
-    kind ``literal``: the new value is the number of surviving ids.
-    kind ``pieces``:  sizes of a chunk or split, ``pieces`` one id vector per output.
-    kind ``lookup``:  a constant index tensor into ``ids``; positions become ranks of survivors.
+    kind ``literal``:  the new value is the number of surviving ids.
+    kind ``position``: a bound or an index within the dimension ``ids``, ``place`` from its start;
+                       a literal below zero counts from the end, and stays below zero.
+    kind ``shift``:    a cyclic shift of the dimension ``ids`` by ``place`` forwards.
+    kind ``pieces``:   sizes of a chunk or split, ``pieces`` one id vector per output.
+    kind ``lookup``:   a constant index tensor into ``ids``; positions become ranks of survivors.
     """
 
     node: fx.Node
@@ -54,6 +57,7 @@ class Count:
     ids: Ids
     item: int | None = None
     kind: str = "literal"
+    place: int = 0
     pieces: tuple[Ids, ...] = ()
     chosen: Ids | None = None
 
@@ -138,6 +142,11 @@ class Tracer:
         """The literal ``argument`` (or its ``item``) of ``node`` is ``len(ids)``."""
         if ids.any():
             self.counts.append(Count(node, argument, np.abs(ids), item))
+
+    def position(self, node: fx.Node, argument: str, ids: Ids, place: int) -> None:
+        """The literal ``argument`` is the place before which ``place`` indices stand."""
+        if ids.any():
+            self.counts.append(Count(node, argument, np.abs(ids), kind="position", place=place))
 
     def adapt(self, node: fx.Node, ids: Ids) -> None:
         """A statistic of ``node`` runs over ``ids``; it will run over the survivors."""

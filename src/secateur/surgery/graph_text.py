@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import math
 import operator
 from typing import Any
@@ -56,13 +57,14 @@ def program_from_json(document: dict[str, Any]) -> Program:
     try:
         for entry in document["nodes"]:
             args = _from_json(entry["args"], nodes)
-            kwargs = {k: _from_json(v, nodes) for k, v in entry["kwargs"].items()}
             target = _target_from_text(entry["op"], entry["target"])
+            names = (_identifier(name) for name in entry["kwargs"])
+            kwargs = {k: _from_json(entry["kwargs"][k], nodes) for k in names}
             nodes[entry["name"]] = graph.create_node(
                 entry["op"], target, tuple(args), kwargs, entry["name"]
             )
         specs = [pytree.treespec_loads(document[key]) for key in ("in_spec", "out_spec")]
-    except (KeyError, TypeError, ValueError, NotImplementedError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
         raise InputError(f"the graph file is broken: {error}; save the model again") from error
     return Program.of(graph, specs[0], specs[1])
 
@@ -81,14 +83,33 @@ def _target_from_text(op: str, text: str) -> Any:
     if op not in ("placeholder", "get_attr", "call_function", "output"):
         raise InputError(f"the graph file has a node of kind '{op}'; save the model again")
     if op != "call_function":
-        return text
+        return ".".join(_identifier(part, text) for part in str(text).split("."))
     if text.startswith("python."):
         return _PYTHON[text.removeprefix("python.")]
     namespace, name, overload = text.split(".")
     packet = getattr(getattr(torch.ops, namespace), name, None)
-    if packet is None:
-        raise InputError(f"this torch has no operation '{text}'; use the torch that saved it")
-    return getattr(packet, overload)
+    known = isinstance(packet, torch._ops.OpOverloadPacket) and overload in packet.overloads()
+    operation = getattr(packet, overload) if known else None
+    if not isinstance(operation, torch._ops.OpOverload):
+        raise InputError(
+            f"the graph file calls '{text}', which this torch does not have; "
+            "use the torch that saved it"
+        )
+    # operations of TorchScript alone, such as aten::save, have no kernel
+    reaches_files = any(a.name in ("filename", "path") for a in operation._schema.arguments)
+    if reaches_files or not torch._C._dispatch_has_kernel(operation.name()):
+        raise InputError(f"the graph file calls '{text}', which no model needs; save it again")
+    return operation
+
+
+def _identifier(name: str, whole: str | None = None) -> str:
+    """A name that enters the text of a program: it must be a name and nothing else."""
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise InputError(
+            f"the graph file has {str(whole or name)[:80]!r} where a name is expected; "
+            "save the model again"
+        )
+    return name
 
 
 def _to_json(value: Any) -> Any:

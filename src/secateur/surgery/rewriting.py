@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from secateur.structure.capture import Captured
+from secateur.errors import PlanError
+from secateur.structure.capture import Captured, source_line
 from secateur.structure.constants import constant_nodes
 from secateur.structure.structure import Structure
 from secateur.structure.tracer import Count
@@ -45,6 +46,7 @@ def rewrite(
     """Copy the captured graph with all literals as they are after the removal.
 
     gone: bool [ids]. pure: leave the implicit scale of attention to the new width.
+    Errors: PlanError when a mean, a maximum or another statistic is left with nothing.
     """
     source = captured.module.graph
     graph = fx.Graph()
@@ -52,6 +54,7 @@ def rewrite(
     output = graph.graph_copy(source, nodes)
     graph.output(output)
     constants: dict[str, torch.Tensor] = {}
+    _refuse_empty_statistics(structure, source, gone)
     for node in source.nodes:
         if node.target is aten._assert_tensor_metadata.default:
             graph.erase_node(nodes.pop(node))
@@ -69,6 +72,15 @@ def rewrite(
     _slice_constants(structure, source, graph, nodes, gone, constants)
     graph.lint()
     return Rewritten(graph, nodes, constants, tuple(scaled))
+
+
+def _refuse_empty_statistics(structure: Structure, source: fx.Graph, gone: np.ndarray) -> None:
+    for statistic in structure.tracer.adapted:
+        if statistic.node.graph is source and gone[statistic.ids].all():
+            raise PlanError(
+                f"the plan removes all {len(statistic.ids)} indices that {statistic.node.target} "
+                f"at {source_line(statistic.node) or 'an unknown line'} runs over; keep one"
+            )
 
 
 def _write(
@@ -90,7 +102,11 @@ def _write(
     old = _argument(node, count.argument)
     value = old if count.item is None else old[count.item]
     new: Any = int((~lost).sum())
-    if isinstance(value, fx.Node):  # a symbolic size: the batch times what leaves
+    if count.kind == "position":
+        new = _new_position(value, count.place, ~lost)
+    elif count.kind == "shift":
+        new = _new_shift(value, count.place, ~lost)
+    elif isinstance(value, fx.Node):  # a symbolic size: the batch times what leaves
         with graph.inserting_before(node):
             product = graph.call_function(operator.mul, (value, new))
             new = graph.call_function(operator.floordiv, (product, len(lost)))
@@ -99,6 +115,21 @@ def _write(
     if count.item is not None:
         new = [new if place == count.item else item for place, item in enumerate(old)]
     _set_argument(node, count.argument, new)
+
+
+def _new_position(old: Any, place: int, stays: np.ndarray) -> int:
+    """The place among the survivors, counted from the end where the literal did so."""
+    after = int(stays[place:].sum())
+    if isinstance(old, int) and old < 0 and after:
+        return -after
+    return int(stays[:place].sum())
+
+
+def _new_shift(old: int, forwards: int, stays: np.ndarray) -> int:
+    """How far the survivors turn; in the direction of the literal."""
+    if old < 0:
+        return -int(stays[: (len(stays) - forwards) % len(stays)].sum())
+    return int(stays[len(stays) - forwards :].sum())
 
 
 def _write_pieces(node: fx.Node, sizes: list[int]) -> None:

@@ -51,12 +51,14 @@ def slice_(
     ids = x[dim]
     chosen = np.arange(len(ids))[slice(start, end, step)]
     if ids.any() and len(chosen) != len(ids):
-        if step == 1:
-            first = int(chosen[0]) if len(chosen) else 0
-            tracer.counts.append(Count(node, "start", np.abs(ids[:first])))
-            tracer.counts.append(Count(node, "end", np.abs(ids[: first + len(chosen)])))
-        else:
+        if step != 1:
             tracer.counts.append(Count(node, "dim", np.abs(ids), kind="lookup", chosen=chosen))
+        elif len(chosen):
+            first, after = int(chosen[0]), int(chosen[-1]) + 1
+            if start:
+                tracer.position(node, "start", ids, first)
+            if end is not None and end < len(ids):
+                tracer.position(node, "end", ids, after)
     return replaced(x, dim, ids[chosen])
 
 
@@ -66,7 +68,7 @@ def narrow(tracer: Tracer, node: fx.Node, x: Value, dim: int, start: int, length
     dim %= len(x)
     start %= len(x[dim])
     if x[dim].any():
-        tracer.counts.append(Count(node, "start", np.abs(x[dim][:start])))
+        tracer.position(node, "start", x[dim], start)
         tracer.counts.append(Count(node, "length", np.abs(x[dim][start : start + length])))
     return replaced(x, dim, x[dim][start : start + length])
 
@@ -77,8 +79,7 @@ def select(tracer: Tracer, node: fx.Node, x: Value, dim: int, index: int) -> Val
     dim %= len(x)
     index %= len(x[dim])
     tracer.pin(x[dim][index : index + 1], "this index is selected by itself")
-    if x[dim].any():
-        tracer.counts.append(Count(node, "index", np.abs(x[dim][:index])))
+    tracer.position(node, "index", x[dim], index)
     return Value(ids for d, ids in enumerate(x) if d != dim)
 
 
@@ -147,7 +148,9 @@ def roll(
         if not ids.any():
             continue
         wrapped = int(shift) % len(ids)
-        tracer.counts.append(Count(node, "shifts", np.abs(ids[len(ids) - wrapped :]), item))
+        tracer.counts.append(
+            Count(node, "shifts", np.abs(ids), item, kind="shift", place=wrapped)
+        )
         result[dim] = np.roll(ids, wrapped)
     return Value(result)
 
