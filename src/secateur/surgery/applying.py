@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError, SurgeryError
-from secateur.planning import PruningPlan, check
+from secateur.planning import PruningPlan, check, describe
 from secateur.structure.inputs import ExampleInputs, as_arguments
 from secateur.structure.structure import Structure, trace
 from secateur.surgery.graph import graph_surgery
@@ -59,6 +59,8 @@ def apply(
     refuse_nan(model)
     structure = structure or trace(model, example_inputs)
     check(plan, structure)
+    if not plan.tensors:  # written by hand: a saved model must know what it was made from
+        plan = describe(structure, plan.remove, plan.model, plan.why)
     inputs = tuple(
         (tuple(leaf.shape), str(leaf.dtype).removeprefix("torch."))
         for leaf in pytree.tree_leaves(as_arguments(example_inputs))

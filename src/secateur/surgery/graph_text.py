@@ -83,7 +83,7 @@ def _target_from_text(op: str, text: str) -> Any:
     if op not in ("placeholder", "get_attr", "call_function", "output"):
         raise InputError(f"the graph file has a node of kind '{op}'; save the model again")
     if op != "call_function":
-        return ".".join(_identifier(part, text) for part in str(text).split("."))
+        return _path(text) if op == "get_attr" else _identifier(text)
     if text.startswith("python."):
         return _PYTHON[text.removeprefix("python.")]
     namespace, name, overload = text.split(".")
@@ -102,11 +102,20 @@ def _target_from_text(op: str, text: str) -> Any:
     return operation
 
 
-def _identifier(name: str, whole: str | None = None) -> str:
+def _identifier(name: str) -> str:
     """A name that enters the text of a program: it must be a name and nothing else."""
     if not name.isidentifier() or keyword.iskeyword(name):
         raise InputError(
-            f"the graph file has {str(whole or name)[:80]!r} where a name is expected; "
+            f"the graph file has {name[:80]!r} where a name is expected; save the model again"
+        )
+    return name
+
+
+def _path(name: str) -> str:
+    """The path of a tensor, which enters the text of a program between quotation marks."""
+    if not name.isprintable() or set(name) & set("\"'\\{}"):
+        raise InputError(
+            f"the graph file has {name[:80]!r} where the name of a tensor is expected; "
             "save the model again"
         )
     return name

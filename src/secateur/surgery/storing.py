@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,12 @@ from torch import nn
 from secateur.errors import InputError, PlanMismatch, SurgeryError
 from secateur.planning import PruningPlan
 from secateur.surgery.applying import Origin, apply, origin_of
-from secateur.surgery.graph_model import GraphModel
+from secateur.surgery.description import SCHEMA, Description, read_description
+from secateur.surgery.graph_model import GraphModel, Program
 from secateur.surgery.graph_text import program_from_json, program_to_json
 from secateur.surgery.mending import mend
 from secateur.surgery.module import install
 from secateur.surgery.tensors import named_tensors, transient_buffers
-
-SCHEMA = "secateur.model/1"
 
 
 def save(pruned: nn.Module, folder: str | os.PathLike[str]) -> Path:
@@ -38,19 +37,10 @@ def save(pruned: nn.Module, folder: str | os.PathLike[str]) -> Path:
     origin = origin_of(pruned)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    document: dict[str, Any] = {
-        "schema": SCHEMA,
-        "kind": origin.kind,
-        "edits": {path: {k: _plain(v) for k, v in e.items()} for path, e in origin.edits.items()},
-        "inputs": [[list(shape), kind] for shape, kind in origin.inputs],
-        "notes": list(origin.notes),
-        "scales": {name: list(rows) for name, rows in origin.scales.items()},
-        "transient": sorted(transient_buffers(pruned)),
-        "trainable": sorted(n for n, p in pruned.named_parameters() if p.requires_grad),
-    }
-    tensors, document["aliases"] = _unique_tensors(pruned)
+    tensors, aliases = _unique_tensors(pruned)
+    parameters, notes = None, list(origin.notes)
     if isinstance(pruned, GraphModel):
-        document["parameters"] = sorted(dict(pruned.named_parameters(remove_duplicate=False)))
+        parameters = sorted(dict(pruned.named_parameters(remove_duplicate=False)))
         try:
             programs = {
                 "train" if training else "eval": program_to_json(program)
@@ -58,13 +48,25 @@ def save(pruned: nn.Module, folder: str | os.PathLike[str]) -> Path:
             }
             write_text(folder / "graph.json", json.dumps(programs, separators=(",", ":")))
         except SurgeryError as error:  # load will capture the user's model again
-            document["notes"].append(f"the graph was not stored: {error}")
+            notes.append(f"the graph was not stored: {error}")
             (folder / "graph.json").unlink(missing_ok=True)
-    elif (folder / "graph.json").exists():
-        (folder / "graph.json").unlink()
+    else:
+        (folder / "graph.json").unlink(missing_ok=True)
+    description = Description(
+        schema=SCHEMA,
+        kind="graph" if origin.kind == "graph" else "module",
+        edits={path: {k: _plain(v) for k, v in e.items()} for path, e in origin.edits.items()},
+        inputs=[(list(shape), kind) for shape, kind in origin.inputs],
+        notes=notes,
+        scales={name: list(rows) for name, rows in origin.scales.items()},
+        transient=sorted(transient_buffers(pruned)),
+        trainable=sorted(n for n, p in pruned.named_parameters() if p.requires_grad),
+        aliases=aliases,
+        parameters=parameters,
+    )
     write_tensors(folder / "model.safetensors", tensors)
     origin.plan.save(folder / "plan.json")
-    write_text(folder / "surgery.json", json.dumps(document, indent=1) + "\n")
+    write_text(folder / "surgery.json", description.text())
     return folder
 
 
@@ -77,33 +79,53 @@ def load(
     Errors: InputError for a missing or broken file; PlanMismatch when the built model is another.
     """
     folder = Path(folder)
-    document = _read_document(folder / "surgery.json")
+    description = read_description(folder / "surgery.json", _read_text(folder / "surgery.json"))
     plan = PruningPlan.load(folder / "plan.json")
-    tensors = read_tensors(folder / "model.safetensors")
-    tensors |= {name: tensors[first] for name, first in document["aliases"].items()}
-    inputs = tuple((tuple(shape), kind) for shape, kind in document["inputs"])
-    edits = {p: {k: _unplain(v) for k, v in e.items()} for p, e in document["edits"].items()}
-    scales = {name: tuple(rows) for name, rows in document["scales"].items()}
-    origin = Origin(plan, document["kind"], edits, inputs, tuple(document["notes"]), scales)
-    if document["kind"] == "graph" and (folder / "graph.json").exists():
-        model = _from_graph(folder, document, tensors)
+    tensors = _with_ties(folder / "model.safetensors", description.aliases)
+    inputs = tuple((tuple(shape), kind) for shape, kind in description.inputs)
+    edits = {p: {k: _unplain(v) for k, v in e.items()} for p, e in description.edits.items()}
+    scales = {name: tuple(rows) for name, rows in description.scales.items()}
+    origin = Origin(plan, description.kind, edits, inputs, tuple(description.notes), scales)
+    if description.kind == "graph" and (folder / "graph.json").exists():
+        model = _from_graph(folder, description, tensors)
     elif build_model is None:
         raise InputError(
             f"{folder} holds the weights of your own class; give load the function that builds "
             "the dense model"
         )
-    elif document["kind"] == "graph":
+    elif description.kind == "graph":
         model = apply(build_model(), plan, _example(inputs), "graph")
+        _refuse_lack(folder, named_tensors(model), tensors)
         model.load_state_dict(tensors, strict=False)
     else:
-        model = _from_module(build_model(), plan, document, tensors)
+        model = _from_module(folder, build_model(), plan, description, tensors)
         mend(model, edits)
     vars(model)["secateur_origin"] = origin
     return model
 
 
+def _with_ties(path: Path, aliases: Mapping[str, str]) -> dict[str, torch.Tensor]:
+    """Tensors of a file under all their names."""
+    tensors = read_tensors(path)
+    _refuse_lack(path.parent, aliases.values(), tensors)
+    return tensors | {name: tensors[first] for name, first in aliases.items()}
+
+
+def _refuse_lack(folder: Path, wanted: Iterable[str], tensors: Mapping[str, torch.Tensor]) -> None:
+    lost = next((name for name in wanted if name not in tensors), None)
+    if lost is not None:
+        raise InputError(
+            f"{folder / 'model.safetensors'} lacks '{lost}', which the model has; "
+            "write or copy it again"
+        )
+
+
 def _from_module(
-    model: nn.Module, plan: PruningPlan, document: dict[str, Any], tensors: dict[str, torch.Tensor]
+    folder: Path,
+    model: nn.Module,
+    plan: PruningPlan,
+    description: Description,
+    tensors: dict[str, torch.Tensor],
 ) -> nn.Module:
     own = named_tensors(model)
     for name, shape in plan.tensors.items():
@@ -114,7 +136,8 @@ def _from_module(
                 f"'{name}' of the built model is {tuple(own[name].shape)}, the plan was made for "
                 f"{tuple(shape)}; build the dense model"
             )
-    trainable = set(document["trainable"])
+    _refuse_lack(folder, own, tensors)
+    trainable = set(description.trainable)
     made: dict[int, nn.Parameter] = {}
     new: dict[str, torch.Tensor | nn.Parameter] = {}
     for name, tensor in tensors.items():
@@ -130,11 +153,16 @@ def _from_module(
 
 
 def _from_graph(
-    folder: Path, document: dict[str, Any], tensors: dict[str, torch.Tensor]
+    folder: Path, description: Description, tensors: dict[str, torch.Tensor]
 ) -> GraphModel:
-    text = _read_json(folder / "graph.json")
-    programs = {key == "train": program_from_json(value) for key, value in text.items()}
-    trainable, parameters = set(document["trainable"]), set(document["parameters"])
+    programs = _read_programs(folder / "graph.json")
+    if description.parameters is None:
+        raise InputError(f"{folder / 'surgery.json'} lacks 'parameters'; write or copy it again")
+    for program in programs.values():
+        read = (str(node.target) for node in program.graph.nodes if node.op == "get_attr")
+        _refuse_lack(folder, read, tensors)
+    _refuse_lack(folder, description.parameters, tensors)
+    trainable, parameters = set(description.trainable), set(description.parameters)
     made: dict[int, nn.Parameter] = {}
     holders: dict[str, torch.Tensor | nn.Parameter] = {}
     for name, tensor in tensors.items():
@@ -143,7 +171,7 @@ def _from_graph(
             holders[name] = made.setdefault(id(tensor), parameter)
         else:
             holders[name] = tensor
-    model = GraphModel(programs, holders, document["transient"], tuple(document["notes"]))
+    model = GraphModel(programs, holders, description.transient, tuple(description.notes))
     return model.eval()
 
 
@@ -189,20 +217,24 @@ def write_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-def _read_json(path: Path) -> Any:
+def _read_text(path: Path) -> str:
     if not path.is_file():
         raise InputError(f"there is no file {path}; give the folder that secateur.save wrote")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text ({error}); write or copy it again") from error
+
+
+def _read_programs(path: Path) -> dict[bool, Program]:
+    """The graphs of a file, by ``training``."""
+    try:
+        document = json.loads(_read_text(path))
     except ValueError as error:
         raise InputError(f"{path} is not whole JSON ({error}); write or copy it again") from error
-
-
-def _read_document(path: Path) -> dict[str, Any]:
-    document = _read_json(path)
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        raise InputError(f"{path} is not a description of a pruned model ({SCHEMA})")
-    return document
+    if not isinstance(document, dict) or not {"eval"} <= document.keys() <= {"eval", "train"}:
+        raise InputError(f"{path} does not hold an eval graph; write or copy it again")
+    return {key == "train": program_from_json(value) for key, value in document.items()}
 
 
 def _example(inputs: tuple[tuple[tuple[int, ...], str], ...]) -> tuple[torch.Tensor, ...]:

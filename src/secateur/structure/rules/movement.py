@@ -148,9 +148,7 @@ def roll(
         if not ids.any():
             continue
         wrapped = int(shift) % len(ids)
-        tracer.counts.append(
-            Count(node, "shifts", np.abs(ids), item, kind="shift", place=wrapped)
-        )
+        tracer.counts.append(Count(node, "shifts", np.abs(ids), item, kind="shift", place=wrapped))
         result[dim] = np.roll(ids, wrapped)
     return Value(result)
 
