@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a part of the data, fewer turns")
     parser.add_argument("--pages", action="store_true", help="only write the pages")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
+    parser.add_argument("--nets", nargs="+", default=[], help="of fashion_mnist: only these nets")
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(BENCHMARKS))
     if unknown:
@@ -40,7 +41,9 @@ def main() -> None:
     for name in options.names or BENCHMARKS:
         module, page, file = BENCHMARKS[name]
         if not options.pages:
-            import_module(f"benchmarks.{module}").run(options.seeds, options.quick)
+            import_module(f"benchmarks.{module}").run(
+                options.seeds, options.quick, *([options.nets] if options.nets else [])
+            )
         rows = Ledger(name).rows()
         if rows:
             PAGES.mkdir(parents=True, exist_ok=True)

@@ -10,11 +10,11 @@ images were looked at for this page alone.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from hashlib import sha256
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 
 import torch
@@ -80,6 +80,8 @@ CONTESTANTS = (
     L2, L2_UNIFORM, TAYLOR, TAYLOR_UNIFORM, RANDOM,
     THEIR_L2, THEIR_L2_LOCAL, THEIR_TAYLOR, THEIR_TAYLOR_LOCAL, THEIR_TAYLOR_ISOMORPHIC,
 )  # fmt: skip
+# Measured first: what the differences below are mostly made of.
+FIRST = (L2, THEIR_L2, TAYLOR, THEIR_TAYLOR)
 # Which differences are shown. Torch-Pruning's "local" is the same share everywhere: "uniform" here.
 PAIRS = (
     (L2, THEIR_L2), (L2_UNIFORM, THEIR_L2_LOCAL), (L2, THEIR_L2_LOCAL), (L2, RANDOM),
@@ -91,9 +93,10 @@ PAIRS = (
 def cells(seeds: int, quick: bool) -> list[tuple[str, Contestant, int, Row]]:
     """All (net, contestant, seed) with the mapping that names each in the ledger."""
     result = []
-    for seed in range(seeds):
-        for net in NETS:
-            for contestant in CONTESTANTS:
+    rest = tuple(contestant for contestant in CONTESTANTS if contestant not in FIRST)
+    for contestants in (FIRST, rest):
+        for seed, net in product(range(seeds), NETS):
+            for contestant in contestants:
                 key = {"net": net, **asdict(contestant), "seed": seed, **setting(net, quick)}
                 result.append((net, contestant, seed, key))
     return result
@@ -111,13 +114,13 @@ def setting(net: str, quick: bool) -> Row:
     }
 
 
-def run(seeds: int, quick: bool) -> None:
-    """Measure the cells that are missing."""
+def run(seeds: int, quick: bool, nets: Sequence[str] = ()) -> None:
+    """Measure the cells that are missing, of some nets or of all."""
     ledger = Ledger("fashion_mnist")
-    for net in NETS:
+    for net in nets or NETS:
         key = {"net": net, "tool": "dense", **setting(net, quick)}
         ledger.measure(key, lambda net=net: dense(net, quick))
-    wanted = cells(seeds, quick)
+    wanted = [cell for cell in cells(seeds, quick) if cell[0] in (nets or NETS)]
     for number, (net, contestant, seed, key) in enumerate(wanted, 1):
         row = ledger.measure(key, lambda c=(net, contestant, seed): measure(*c, quick))
         result = row["result"]
