@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from secateur.errors import InputError
 from secateur.quantities import Kind, Quantity, parse_quantity
@@ -30,11 +30,16 @@ def _quantity(kind: Kind) -> Any:
 class Section(BaseModel):
     """Closed and frozen: a typing mistake is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 class DataSection(Section):
-    """Where samples come from. ``source`` is a spec such as ``digits`` or ``imagefolder:DIR``."""
+    """Where samples come from. ``source`` is a spec such as ``digits`` or ``imagefolder:DIR``.
+
+    A recipe may give the spec alone.
+    """
 
     source: str
     path: str | None = None
@@ -44,6 +49,11 @@ class DataSection(Section):
     channels: int | None = Field(default=None, ge=1)
     val_share: float | None = Field(default=None, gt=0, lt=1)
     calibration: int = Field(default=1024, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_spec(cls, given: Any) -> Any:
+        return {"source": given} if isinstance(given, str) else given
 
 
 class TargetSection(Section):
@@ -181,7 +191,8 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
 
 
 def _sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
+    # a mistyped key explains what else is missing or wrong
+    first = min(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
     place = [str(part) for part in first["loc"]]
     where = ".".join(place)
     if first["type"] == "extra_forbidden":
@@ -194,6 +205,8 @@ def _sentence(error: ValidationError) -> str:
         return f"'{where}' is missing"
     if first["type"] == "value_error":
         return f"'{where}': {first.get('ctx', {}).get('error')}"
+    if first["type"] in ("model_type", "dict_type"):
+        return f"'{where}' holds {first['input']!r}; expected keys: {', '.join(_keys(place))}"
     return f"'{where}': {first['msg'].lower()}, got {first['input']!r}"
 
 

@@ -15,7 +15,9 @@ from secateur.cli._talking import answer
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     dense: Annotated[bool, typer.Option("--dense", help="The dense model instead.")] = False,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="train, val or test; by default test, or val without one.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Evaluate the model of a run on a split of its data."""
@@ -24,7 +26,7 @@ def evaluate(
     open_folder(run)  # refuses what is no run, without torch
     from secateur.job.evaluating import evaluate_run
 
-    found = evaluate_run(run, dense, split)
+    split, found = evaluate_run(run, dense, split)
     if as_json:
         answer({"run": str(run), "split": split, "dense": dense, **found})
         return

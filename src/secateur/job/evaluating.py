@@ -22,12 +22,16 @@ from secateur.training.devices import resolve
 from secateur.training.loading import batches
 
 
-def evaluate_run(folder: Path, dense: bool, split: str) -> dict[str, Any]:
-    """Metric and loss of a run's model on one split. Errors: InputError."""
+def evaluate_run(folder: Path, dense: bool, split: str | None) -> tuple[str, dict[str, Any]]:
+    """The split (the test split, or else val, for None), and metric and loss on it.
+
+    Errors: InputError.
+    """
     if folders.open_folder(folder).data is None:
         raise InputError(f"the recipe of {folder} names no data to evaluate on")
     recipe, subject, model = _opened(folder, dense)
     assert subject.data is not None and recipe.data is not None
+    split = split or ("val" if subject.data.test is None else "test")
     splits = {"train": subject.data.train, "val": subject.data.val, "test": subject.data.test}
     if splits.get(split) is None:
         known = ", ".join(name for name, part in splits.items() if part is not None)
@@ -38,7 +42,7 @@ def evaluate_run(folder: Path, dense: bool, split: str) -> dict[str, Any]:
         batches(splits[split], recipe.data.batch_size * 2, device=device),
         recipe.metric,
     )
-    return plain(found)
+    return split, plain(found)
 
 
 def export_run(folder: Path, names: list[str], output: Path | None) -> list[dict[str, Any]]:

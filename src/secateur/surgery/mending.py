@@ -45,9 +45,13 @@ def edits_for(model: nn.Module, touched: set[str], rewritten: Rewritten) -> Edit
                 continue
             if isinstance(value, int) and value in unique:
                 edits.setdefault(path, {})[name] = unique[value]
-            elif isinstance(value, (list, tuple)) and tuple(value) in unique:
+            elif _is_sizes(value) and tuple(value) in unique:
                 edits.setdefault(path, {})[name] = type(value)(unique[tuple(value)])
     return edits
+
+
+def _is_sizes(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, int) for item in value)
 
 
 def mend(model: nn.Module, edits: Edits) -> None:
