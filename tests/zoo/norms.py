@@ -66,6 +66,45 @@ def rms_reference(model: nn.Module, kept: Slices) -> nn.Module:
     return model
 
 
+class StandardisedConv(nn.Conv2d):
+    """Every filter has mean 0 and variance 1, by way of a batch norm over the weight."""
+
+    def __init__(self, inside: int, outside: int) -> None:
+        super().__init__(inside, outside, 3)
+        self.gain = nn.Parameter(torch.ones(outside))
+
+    def standardise(self, weight: Tensor) -> Tensor:
+        flat = weight.reshape(1, weight.shape[0], -1)
+        flat = F.batch_norm(flat, None, None, weight=self.gain, training=True, momentum=0.0)
+        return flat.reshape_as(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.standardise(self.weight), self.bias)
+
+
+class StandardisedWeights(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3)
+        self.conv = StandardisedConv(6, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.conv(F.relu(self.stem(x)))).mean((2, 3)))
+
+
+def standardised_reference(model: nn.Module, kept: Slices) -> nn.Module:
+    """Filters are standardised over the input channels that survive."""
+    conv = model.get_submodule("conv")
+    assert isinstance(conv, StandardisedConv)
+    alive = survivors(kept, "conv.weight", 1, 6)
+    standardise = conv.standardise
+    conv.standardise = lambda weight: torch.zeros_like(weight).index_copy(  # type: ignore[method-assign]
+        1, alive, standardise(weight[:, alive])
+    )
+    return model
+
+
 class BuiltinRmsMlp(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -183,6 +222,16 @@ ENTRIES = (
             Expected(13, rows("fc1", bias=False) | cols("fc2")),
         ),
         adapted_reference=rms_reference,
+    ),
+    Entry(
+        "standardised_weights",
+        StandardisedWeights,
+        floats(3, 7, 7),
+        (
+            Expected(6, rows("stem") | cols("conv"), exact=False),
+            Expected(8, rows("conv") | {"conv.gain:0": 1} | cols("head")),
+        ),
+        adapted_reference=standardised_reference,
     ),
     Entry(
         "rms_norm",

@@ -45,13 +45,11 @@ def edits_for(model: nn.Module, touched: set[str], rewritten: Rewritten) -> Edit
                 continue
             if isinstance(value, int) and value in unique:
                 edits.setdefault(path, {})[name] = unique[value]
-            elif _is_sizes(value) and tuple(value) in unique:
+            elif not isinstance(value, (list, tuple)) or not all(isinstance(n, int) for n in value):
+                continue
+            elif tuple(value) in unique:
                 edits.setdefault(path, {})[name] = type(value)(unique[tuple(value)])
     return edits
-
-
-def _is_sizes(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and all(isinstance(item, int) for item in value)
 
 
 def mend(model: nn.Module, edits: Edits) -> None:

@@ -14,6 +14,9 @@ from secateur.structure.values import Value
 
 aten = torch.ops.aten
 
+# Its sixth argument is the momentum.
+_FIXED = aten._native_batch_norm_legit_no_training.default
+
 
 @rule(aten.batch_norm, aten._native_batch_norm_legit_no_training, aten.instance_norm)
 def batch_norm(
@@ -24,13 +27,22 @@ def batch_norm(
     bias: Value | None,
     mean: Value | None,
     variance: Value | None,
+    own_statistics: bool = False,
     *args: Any,
 ) -> Value:
-    """Statistics per channel: nothing runs across channels."""
+    """Statistics per channel: nothing runs across channels.
+
+    Own statistics run over all other dimensions, also where these are no batch and no image:
+    weights are standardised so.
+    """
     for vector in (weight, bias, mean, variance):
         if vector is not None:
             tracer.axes.same(x[1], vector[0])
-    if weight is None:
+    if own_statistics and node.target is not _FIXED:
+        for d, ids in enumerate(x):
+            if d > 1 or (d == 0 and node.target is aten.batch_norm.default):
+                tracer.adapt(node, ids)
+    elif weight is None:
         return x
     return Value(np.abs(ids) if d == 1 else -np.abs(ids) for d, ids in enumerate(x))
 
