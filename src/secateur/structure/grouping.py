@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
 from torch import fx
 
 from secateur.structure.axes import Sparse, labels_of
@@ -143,7 +144,26 @@ def _families(
     _, family = np.unique(signature[usable], return_inverse=True)
     order = np.argsort(family, kind="stable")
     cuts = np.flatnonzero(np.diff(family[order])) + 1
-    return [usable[rows] for rows in np.split(order, cuts) if len(rows) > 1]
+    alike = [usable[rows] for rows in np.split(order, cuts)]
+    return [part for rows in alike for part in _parted(rows, owned) if len(part) > 1]
+
+
+def _parted(rows: np.ndarray, owned: Sparse) -> list[np.ndarray]:
+    """Rows and columns of one square are alike: 4 heads of width 4 are not 8 units of a kind.
+
+    Parts are told apart where each unit of one crosses every unit of the others, and none of
+    its own.
+    """
+    own = owned[rows]
+    if len(np.unique(own.indices)) == own.nnz:
+        return [rows]
+    apart = np.asarray((own @ own.T).todense()) == 0
+    count, part = connected_components(csr_array(apart), directed=False)
+    within = part[:, None] == part
+    np.fill_diagonal(within, False)
+    if count == 1 or not apart[within].all():
+        return [rows]
+    return [rows[part == number] for number in range(count)]
 
 
 def _roles(tracer: Tracer, places: Places) -> list[Role]:

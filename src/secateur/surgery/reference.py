@@ -80,7 +80,23 @@ class ZeroedReference(fx.Interpreter):
         """Adapted nodes on survivors, all others as they are."""
         if n.target is torch.ops.aten._assert_tensor_metadata.default:
             return None
-        return self._on_survivors(n) if n in self.adapted else super().run_node(n)
+        if n in self.adapted:
+            return self._on_survivors(n)
+        result, value = super().run_node(n), self.structure.tracer.values.get(n)
+        if isinstance(result, torch.Tensor) and isinstance(value, Value):
+            return self._without_empty_quotients(result, value)
+        return result
+
+    def _without_empty_quotients(self, tensor: torch.Tensor, value: Value) -> torch.Tensor:
+        """Nothing, times a quotient by a sum of which nothing is left, is nothing (not NaN)."""
+        if not tensor.is_floating_point() or bool(torch.isfinite(tensor).all()):
+            return tensor
+        for dim, ids in enumerate(value):
+            lost = self.gone[np.abs(ids)] & (ids > 0)
+            if lost.any() and len(ids) == tensor.shape[dim]:
+                index = torch.from_numpy(np.flatnonzero(lost))
+                tensor = tensor.index_fill(dim, index, 0)
+        return tensor
 
     def _on_survivors(self, node: fx.Node) -> Any:
         new = self.rewritten.nodes[node]

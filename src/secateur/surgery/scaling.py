@@ -45,8 +45,13 @@ def query_rows(structure: Structure, node: fx.Node) -> dict[str, np.ndarray]:
             )
         steps.append(current)
         current = current.args[0]
-    if not isinstance(current, fx.Node):
-        raise SurgeryError("the query of an attention is not made by a layer")
+    operands = current.args[1:3] if isinstance(current, fx.Node) else ()
+    layer = [n for n in operands if isinstance(n, fx.Node)]
+    if not isinstance(current, fx.Node) or any(n.op != "get_attr" for n in layer):
+        raise SurgeryError(
+            f"module surgery cannot keep the scale of the attention at {source_line(node)}: its "
+            "query is not made by a layer with a weight of its own; use method='graph'"
+        )
     width = int(current.meta["val"].shape[-1])
     shape = sizes_of(current.meta["val"])
     label = torch.arange(width).expand(shape)
@@ -61,12 +66,14 @@ def query_rows(structure: Structure, node: fx.Node) -> dict[str, np.ndarray]:
     for step in reversed(steps):
         args = fx.map_arg(step.args, operand)
         kwargs = fx.map_arg(step.kwargs, operand)
-        assert callable(step.target)
-        values[step] = step.target(*args, **kwargs)
+        # labels are laid out in memory as they come, and a view asks for more
+        target = aten.reshape.default if step.target is aten.view.default else step.target
+        assert callable(target)
+        values[step] = target(*args, **kwargs)
     query = node.args[0]
     assert isinstance(query, fx.Node)
     rows = np.unique(values[query].numpy())
-    names = [str(n.target) for n in current.args[1:3] if isinstance(n, fx.Node)]
+    names = [str(n.target) for n in layer]
     return {structure.aliases.get(name, name): rows for name in names}
 
 
