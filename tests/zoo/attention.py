@@ -29,11 +29,11 @@ class PackedAttention(nn.Module):
 
 
 class PackedBlock(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, dim: int = 4) -> None:
         super().__init__()
         self.embed = nn.Linear(5, 10)
         self.norm = nn.LayerNorm(10)
-        self.attention = PackedAttention(10, 3, 4)
+        self.attention = PackedAttention(10, 3, dim)
         self.head = nn.Linear(10, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,25 +108,37 @@ class PackedKeyValue(nn.Module):
         return self.to_out(y.transpose(1, 2).reshape(x.shape[0], x.shape[1], 12))
 
 
+def packed_block(dim: int) -> tuple[Expected, ...]:
+    """Residual width, heads, and dimensions: (3, heads, dim) is a rectangle, so that a dimension
+    leaves query, key and value alike."""
+    return (
+        Expected(
+            10,
+            rows("embed")
+            | norm("norm")
+            | cols("attention.qkv")
+            | rows("attention.proj")
+            | cols("head"),
+            exact=False,
+        ),
+        Expected(3, rows("attention.qkv", 3 * dim) | cols("attention.proj", dim)),
+        Expected(dim, rows("attention.qkv", 9) | cols("attention.proj", 3)),
+    )
+
+
 ENTRIES = (
+    Entry(
+        "square_heads",  # three heads of width three: six units, yet two kinds
+        lambda: PackedBlock(3),
+        floats(6, 5),
+        packed_block(3),
+        module_surgery=False,
+    ),
     Entry(
         "packed_attention",
         PackedBlock,
         floats(6, 5),
-        (
-            Expected(
-                10,
-                rows("embed")
-                | norm("norm")
-                | cols("attention.qkv")
-                | rows("attention.proj")
-                | cols("head"),
-                exact=False,
-            ),
-            Expected(3, rows("attention.qkv", 12) | cols("attention.proj", 4)),  # heads
-            # (3, heads, dim) is a rectangle: a dimension leaves query, key and value alike
-            Expected(4, rows("attention.qkv", 9) | cols("attention.proj", 3)),
-        ),
+        packed_block(4),
         module_surgery=False,
     ),
     Entry(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -48,7 +49,69 @@ class CrossAttention(nn.Module):
         return self.head(F.relu(x + y))
 
 
+class Transformer(nn.Module):
+    """Encoder and decoder: the cross-attention packs the widths of both into one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.source = nn.Linear(5, 8)
+        self.target = nn.Linear(6, 8)
+        self.body = nn.Transformer(8, 2, 1, 1, 10, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        return self.head(self.body(self.source(source), self.target(target)))
+
+
+def packed(layer: str, heads: int, dim: int) -> tuple[Expected, Expected]:
+    """Heads, and dimensions of them all, of an attention layer with packed projections."""
+    weight, bias = f"{layer}.in_proj_weight:0", f"{layer}.in_proj_bias:0"
+    return (
+        Expected(heads, {weight: 3 * dim, bias: 3 * dim} | cols(f"{layer}.out_proj", dim)),
+        Expected(dim, {weight: 3 * heads, bias: 3 * heads} | cols(f"{layer}.out_proj", heads)),
+    )
+
+
+ENCODER, DECODER = "body.encoder.layers.0", "body.decoder.layers.0"
+
 ENTRIES = (
+    Entry(
+        "transformer",
+        Transformer,
+        lambda: (torch.randn(2, 4, 5), torch.randn(2, 3, 6)),
+        (
+            Expected(
+                8,
+                rows("source")
+                | rows("target")
+                | {f"{ENCODER}.self_attn.in_proj_weight:1": 1}
+                | rows(f"{ENCODER}.self_attn.out_proj")
+                | norm(f"{ENCODER}.norm1")
+                | cols(f"{ENCODER}.linear1")
+                | rows(f"{ENCODER}.linear2")
+                | norm(f"{ENCODER}.norm2")
+                | norm("body.encoder.norm")
+                | {f"{DECODER}.self_attn.in_proj_weight:1": 1}
+                | rows(f"{DECODER}.self_attn.out_proj")
+                | norm(f"{DECODER}.norm1")
+                | {f"{DECODER}.multihead_attn.in_proj_weight:1": 1}
+                | rows(f"{DECODER}.multihead_attn.out_proj")
+                | norm(f"{DECODER}.norm2")
+                | cols(f"{DECODER}.linear1")
+                | rows(f"{DECODER}.linear2")
+                | norm(f"{DECODER}.norm3")
+                | norm("body.decoder.norm")
+                | cols("head"),
+                exact=False,
+            ),
+            Expected(10, rows(f"{ENCODER}.linear1") | cols(f"{ENCODER}.linear2")),
+            Expected(10, rows(f"{DECODER}.linear1") | cols(f"{DECODER}.linear2")),
+            *packed(f"{ENCODER}.self_attn", 2, 4),
+            *packed(f"{DECODER}.self_attn", 2, 4),
+            *packed(f"{DECODER}.multihead_attn", 2, 4),
+        ),
+        module_surgery=False,
+    ),
     Entry(
         "multihead_attention",
         MultiheadBlock,

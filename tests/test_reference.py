@@ -1,0 +1,47 @@
+"""The zeroed reference where zeros alone say nothing: a quotient by a sum that is left empty."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import secateur as sc
+
+HEADS, WIDTH = 3, 4
+
+
+class LinearAttention(nn.Module):
+    """Keys and queries through a feature map, divided by their sum: no softmax."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(5, 7)
+        self.qkv = nn.Linear(7, 3 * HEADS * WIDTH)
+        self.out = nn.Linear(HEADS * WIDTH, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.qkv(self.embed(x)).unflatten(-1, (3, HEADS, WIDTH)).permute(2, 0, 3, 1, 4)
+        q, k, v = F.elu(qkv[0]) + 1, F.elu(qkv[1]) + 1, qkv[2]
+        total = (q * k.sum(-2, keepdim=True)).sum(-1, keepdim=True)
+        return self.out((q @ (k.transpose(-2, -1) @ v) / total).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("method", ["auto", "graph"])
+def test_a_head_of_linear_attention_leaves(method: str) -> None:
+    torch.manual_seed(0)
+    model, inputs = LinearAttention().double().eval(), torch.randn(2, 6, 5, dtype=torch.float64)
+    structure = sc.trace(model, inputs)
+    heads = next(group for group in structure.groups if group.size == HEADS)
+    plan = sc.PruningPlan({heads.name: [1]})
+    pruned = sc.apply(model, plan, inputs, method=method)  # type: ignore[arg-type]
+    without = copy.deepcopy(model)
+    with torch.no_grad():
+        without.out.weight[:, WIDTH : 2 * WIDTH] = 0  # nobody listens to the second head
+        assert torch.allclose(pruned(inputs), without(inputs), rtol=0, atol=1e-12)
+        assert not torch.allclose(pruned(inputs), model(inputs), rtol=0, atol=1e-3)
+    verdict = sc.verify(model, pruned, plan, inputs)
+    assert verdict.ok, verdict
