@@ -35,6 +35,35 @@ class ElmanLoop(nn.Module):
         return self.head(hidden)
 
 
+class Cells(nn.Module):
+    """A cell called step by step; the first state is zero."""
+
+    def __init__(self, cell: nn.Module) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, 5)
+        self.cell = cell
+        self.head = nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        state = None
+        for step in range(x.shape[1]):
+            state = self.cell(x[:, step], state)
+        return self.head(state[0] if isinstance(state, tuple) else state)
+
+
+def cell_gates(count: int) -> tuple[Expected, ...]:
+    """The groups of ``Cells`` with ``count`` gates."""
+    stacked = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    return (
+        Expected(5, {"embed.weight:1": 1, "cell.weight_ih:1": 1}),
+        Expected(
+            7,
+            {f"cell.{name}:0": count for name in stacked} | {"cell.weight_hh:1": 1} | cols("head"),
+        ),
+    )
+
+
 def gates(count: int) -> tuple[Expected, ...]:
     """The groups of ``Recurrent`` with ``count`` gates."""
     return (
@@ -56,6 +85,9 @@ def gates(count: int) -> tuple[Expected, ...]:
 ENTRIES = (
     Entry("lstm", lambda: Recurrent(nn.LSTM(5, 7, batch_first=True)), tokens(4, 11), gates(4)),
     Entry("gru", lambda: Recurrent(nn.GRU(5, 7, batch_first=True)), tokens(4, 11), gates(3)),
+    Entry("lstm_cell", lambda: Cells(nn.LSTMCell(5, 7)), tokens(3, 11), cell_gates(4)),
+    Entry("gru_cell", lambda: Cells(nn.GRUCell(5, 7)), tokens(3, 11), cell_gates(3)),
+    Entry("rnn_cell", lambda: Cells(nn.RNNCell(5, 7)), tokens(3, 11), cell_gates(1)),
     Entry(
         "elman_loop",
         ElmanLoop,

@@ -97,6 +97,11 @@ def torch_attributes(module: nn.Module, groups: int | None = None) -> dict[str, 
             "hidden_size": sizes["weight_hr_l0"][1] if module.proj_size else inner,
             "proj_size": inner if module.proj_size else 0,
         }
+    if isinstance(module, nn.RNNCellBase):
+        return {
+            "input_size": module.weight_ih.shape[1],  # type: ignore[union-attr]
+            "hidden_size": module.weight_hh.shape[1],  # type: ignore[union-attr]
+        }
     return {}
 
 

@@ -52,6 +52,31 @@ def recurrent(
     return [Value([*steps, inputs]), *states]
 
 
+def single_step(
+    tracer: Tracer,
+    node: fx.Node,
+    x: Value,
+    state: Value | list[Value],
+    input_weight: Value,
+    hidden_weight: Value,
+    *biases: Value | None,
+    gates: int,
+) -> Value | list[Value]:
+    """x [.., in], state [.., hidden]: one step of a cell; an LSTM has two states."""
+    states = list(state) if isinstance(state, list) else [state]
+    weights = [input_weight, hidden_weight, *(bias for bias in biases if bias is not None)]
+    hidden = _cell(tracer, node, x[-1], states, weights, gates, False, x.shape[:-1])
+    for value in (x, *states):
+        for ids in value[:-1]:
+            tracer.pin(ids, "a recurrence runs over it")
+    steps = [-np.abs(ids) for ids in x[:-1]]
+    if gates > 1:  # a gate lets half of the old state through, whatever it held
+        held = np.any([np.broadcast_to(value[-1] < 0, hidden.shape) for value in states], axis=0)
+        hidden = np.where(held, -np.abs(hidden), hidden)
+    result = [Value([*steps, hidden]) for _ in states]
+    return result if isinstance(state, list) else result[0]
+
+
 def _cell(
     tracer: Tracer,
     node: fx.Node,
@@ -99,3 +124,10 @@ for _gates, _operations in {
     1: (aten.rnn_tanh, aten.rnn_relu),
 }.items():
     rule(*_operations)(partial(recurrent, gates=_gates))
+
+for _gates, _operations in {
+    4: (aten.lstm_cell,),
+    3: (aten.gru_cell,),
+    1: (aten.rnn_tanh_cell, aten.rnn_relu_cell),
+}.items():
+    rule(*_operations)(partial(single_step, gates=_gates))
