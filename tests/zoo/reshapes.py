@@ -158,7 +158,32 @@ SHUFFLED = (
     Expected(5, rows("conv2") | cols("head")),
 )
 
+
+class Unfolded(nn.Module):
+    """A convolution as a matrix product over patches, folded back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 1)
+        self.product = nn.Linear(54, 16)
+        self.head = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = F.unfold(F.relu(self.stem(x)), 3, padding=1, stride=2)
+        rows = self.product(patches.transpose(1, 2)).transpose(1, 2)
+        return self.head(F.relu(F.fold(rows, (6, 6), 2, stride=2)))
+
+
 ENTRIES = (
+    Entry(
+        "unfold_and_fold",
+        Unfolded,
+        floats(3, 6, 6),
+        (
+            Expected(6, rows("stem") | cols("product", 9)),
+            Expected(4, rows("product", 4) | cols("head")),
+        ),
+    ),
     Entry(
         "channel_shuffle",
         lambda: ChannelShuffle(builtin=False),
