@@ -66,7 +66,8 @@ def write_results(work: Work) -> dict[str, Any]:
     }
     if work.recipe.latency is not None and latency["speedup"] is None:
         document["notes"].append("speed was not measured: onnxruntime wants 'onnx' among exports")
-    document["reached"] = _reached(work, document)
+    document["missed"] = _missed(work, document)
+    document["reached"] = not document["missed"]
     if work.journal.done("measure") is None:
         work.journal.append("measure", started, {"kind": "measure", "exports": exports})
     document["timeline"] = _timeline(work)
@@ -248,14 +249,18 @@ def _cost(work: Work) -> dict[str, float]:
     return cost
 
 
-def _reached(work: Work, document: dict[str, Any]) -> bool:
-    """Whether budgets and the allowed drop hold."""
+def _missed(work: Work, document: dict[str, Any]) -> list[str]:
+    """Which budgets do not hold, and whether the allowed drop does not, in words."""
     before, after, recipe = document["before"], document["after"], work.recipe
-    for name, wanted in recipe.target.budgets().items():
-        if after[name] > wanted.resolve(before[name]) * (1 + 1e-9):
-            return False
+    missed = [
+        f"{name} {wanted}"
+        for name, wanted in recipe.target.budgets().items()
+        if after[name] > wanted.resolve(before[name]) * (1 + 1e-9)
+    ]
     if recipe.max_drop is None or before["metric"] is None:
-        return True
+        return missed
     change = after["metric"][recipe.metric] - before["metric"][recipe.metric]
     drop = -change if document["higher_is_better"] else change
-    return drop <= parse_quantity(recipe.max_drop, "drop").value + 1e-12
+    if drop > parse_quantity(recipe.max_drop, "drop").value + 1e-12:
+        missed.append(f"a drop of at most {recipe.max_drop}, here {100 * drop:.2f} points")
+    return missed

@@ -34,7 +34,7 @@ def verdict_clauses(metrics: Document) -> list[Clause]:
     checked(metrics)
     clauses = [_cost(metrics), _metric(metrics), _speed(metrics), _proof(metrics)]
     if metrics.get("reached") is False:
-        wanted = target(metrics)
+        wanted = ", ".join(metrics.get("missed") or ()) or target(metrics)
         text = f"target not reached ({wanted})" if wanted else "target not reached"
         clauses.append(Clause("target", text, "bad"))
     return clauses
