@@ -37,6 +37,8 @@ def main() -> None:
     unknown = sorted(set(options.names) - set(BENCHMARKS))
     if unknown:
         parser.error(f"no benchmark is called {', '.join(unknown)}; known: {', '.join(BENCHMARKS)}")
+    if options.nets and options.names != ["fashion_mnist"]:
+        parser.error("--nets belongs to fashion_mnist alone: name that benchmark and no other")
     torch.set_num_threads(options.threads)
     for name in options.names or BENCHMARKS:
         module, page, file = BENCHMARKS[name]

@@ -116,6 +116,9 @@ def setting(net: str, quick: bool) -> Row:
 
 def run(seeds: int, quick: bool, nets: Sequence[str] = ()) -> None:
     """Measure the cells that are missing, of some nets or of all."""
+    strange = sorted(set(nets) - set(NETS))
+    if strange:
+        raise SystemExit(f"no net is called {', '.join(strange)}; known: {', '.join(NETS)}")
     ledger = Ledger("fashion_mnist")
     for net in nets or NETS:
         key = {"net": net, "tool": "dense", **setting(net, quick)}

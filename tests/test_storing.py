@@ -282,13 +282,20 @@ def poison(nodes: list[dict[str, Any]], kind: str, victim: str) -> None:
         first["get_attr"]["target"] = f'a" + str(eval("{hidden}")) + "'
     elif kind == "library":
         call |= {"target": "load_library.__func__.__call__", "args": ["", victim], "kwargs": {}}
+    elif kind == "file":
+        call |= {"target": "aten.from_file.default", "args": [victim, True, 4], "kwargs": {}}
+    elif kind == "script":
+        call |= {"target": "aten.save.default", "args": [1, victim], "kwargs": {}}
     elif kind == "builtin":
         call |= {"target": "python.__builtins__", "args": [], "kwargs": {}}
     else:
         call |= {"target": f"aten.add.{kind}"}
 
 
-@pytest.mark.parametrize("kind", ["input", "tensor", "library", "builtin", "__class__", "nothing"])
+@pytest.mark.parametrize(
+    "kind",
+    ["input", "tensor", "library", "file", "script", "builtin", "__class__", "nothing"],
+)
 def test_a_graph_file_cannot_carry_code(graph: Saved, tmp_path: Path, kind: str) -> None:
     path, victim = graph.folder / "graph.json", tmp_path / "victim"
     document = json.loads(path.read_text())
