@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import random
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from torch.utils.data import TensorDataset
 
 from secateur.errors import InputError, TrainingError
 from secateur.training.distillation import Distillation
+from secateur.training.layouts import with_safe_layout
 from secateur.training.loading import batches
 from secateur.training.loop import finetune
 from secateur.training.optimizers import OPTIMIZERS
@@ -186,6 +189,43 @@ def test_mixed_precision_learns_and_leaves_float32_weights(precision):
     history = finetune(net, blobs(300), settings)
     assert history.epochs[-1].loss < 0.7 * history.epochs[0].loss
     assert all(p.dtype == torch.float32 for p in net.parameters())
+
+
+@pytest.mark.parametrize("channels, stride, kernel, expected", [
+    (4, 2, 1, False), (15, 2, 1, False), (1, 2, 1, False),
+    (16, 2, 1, True), (4, 1, 1, True), (4, 2, 3, True),
+])  # fmt: skip
+def test_channels_last_is_left_out_where_onednn_writes_past_its_buffer(
+    channels, stride, kernel, expected
+):
+    model = nn.Sequential(
+        nn.Conv2d(3, channels, 3), nn.Conv2d(channels, 12, kernel, stride), nn.BatchNorm2d(12),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    )  # fmt: skip
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    wanted = FinetuneSettings(channels_last=True)
+    found = with_safe_layout(wanted, model, torch.randn(2, 3, 30, 30), torch.device("cpu"))
+    assert found.channels_last is expected
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_narrow_strided_shortcut_trains_channels_last():
+    """With that layout this one crashed the process; hence a process of its own."""
+    code = """
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+from secateur.training.loop import finetune
+from secateur.training.settings import FinetuneSettings
+
+torch.manual_seed(0)
+model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 12, 1, 2), nn.Flatten(), nn.LazyLinear(3))
+data = TensorDataset(torch.randn(96, 1, 30, 30), torch.randint(3, (96,)))
+model(data[:2][0])
+finetune(model, data, FinetuneSettings(epochs=3, batch_size=16, channels_last=True))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_channels_last_trains_and_goes_back():

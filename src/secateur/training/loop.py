@@ -19,6 +19,7 @@ from secateur.training.augmentation import augment
 from secateur.training.devices import device_of, resolve, visiting
 from secateur.training.history import EpochReport, History, StepReport
 from secateur.training.interrupts import Guard, guarded
+from secateur.training.layouts import with_safe_layout
 from secateur.training.learning_rates import rate_factor
 from secateur.training.loading import batches, count_batches, count_samples, resident, stream_seed
 from secateur.training.losses import Loss
@@ -80,6 +81,7 @@ def finetune(
     place = device_of(model) if device is None else resolve(device)
     with ExitStack() as stack:
         stack.enter_context(undisturbed(place))
+        settings = _laid_out(settings, model, data_train, place)
         stack.enter_context(visiting(model, place, settings.channels_last))
         if teacher is not None:
             stack.enter_context(visiting(teacher, place, settings.channels_last))
@@ -139,6 +141,15 @@ class _Training:
     @property
     def settings(self) -> FinetuneSettings:
         return self.state.stepper.settings
+
+
+def _laid_out(
+    settings: FinetuneSettings, model: nn.Module, data: Dataset[Any], device: torch.device
+) -> FinetuneSettings:
+    if not settings.channels_last:
+        return settings
+    inputs, _ = next(batches(data, 2, device=device_of(model)))
+    return with_safe_layout(settings, model, inputs, device)
 
 
 def _epoch(job: _Training) -> None:

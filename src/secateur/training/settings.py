@@ -32,7 +32,8 @@ class FinetuneSettings:
     gradient_clip:    largest norm of all gradients together, or None.
     distill:          how much the teacher counts, or None.
     mixed_precision:  auto (bf16, or else fp16, on a GPU; off on a CPU), off, bf16 or fp16.
-    channels_last:    keep images and kernels in that layout while training.
+    channels_last:    keep images and kernels in that layout while training, where that is safe
+                      (see ``layouts.py``).
     keep_best:        end with the weights of the epoch that validated best.
     best_by:          which metric says so; the first that ``validate`` returns without a name.
     higher_is_better: of that metric.

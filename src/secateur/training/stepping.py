@@ -15,6 +15,7 @@ from torch import nn
 from secateur.errors import InputError
 from secateur.training.devices import device_of, synchronize
 from secateur.training.distillation import distillation_loss
+from secateur.training.layouts import channels_last, with_safe_layout
 from secateur.training.loading import Batch, forward, move
 from secateur.training.losses import Loss, default_loss
 from secateur.training.optimizers import make_optimizer
@@ -67,7 +68,7 @@ def compute_loss(stepper: Stepper, inputs: Any, targets: Any) -> torch.Tensor:
     distill = stepper.settings.distill
     enabled = stepper.precision is not None
     if stepper.settings.channels_last:
-        inputs = _channels_last(inputs)
+        inputs = channels_last(inputs)
     with torch.autocast(stepper.device.type, dtype=stepper.precision, enabled=enabled):
         outputs = forward(stepper.model, inputs)
         if stepper.teacher is None or distill is None:
@@ -109,8 +110,11 @@ def time_step(
     """
     if repeats < 1 or warmup < 0:
         raise InputError(f"repeats is {repeats} and warmup {warmup}; give at least 1 and 0")
-    settings = settings or FinetuneSettings()
     copy = deepcopy(model).train()
+    with undisturbed(device_of(model)):
+        settings = with_safe_layout(
+            settings or FinetuneSettings(), copy, move(batch[0], device_of(model)), device_of(model)
+        )
     if settings.channels_last:
         copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     stepper = make_stepper(copy, settings, loss)
@@ -137,9 +141,3 @@ def _precision(wanted: str, model: nn.Module, device: torch.device) -> torch.dty
             else torch.float16
         )
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
-
-
-def _channels_last(inputs: Any) -> Any:
-    if isinstance(inputs, torch.Tensor) and inputs.dim() == 4:
-        return inputs.contiguous(memory_format=torch.channels_last)
-    return inputs
