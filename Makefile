@@ -2,13 +2,14 @@
 # make demo     prune a small net from start to finish
 # make test     all tests          make check    format, lint, types
 # make format   write the format   make docs     build the pages
-# make bench    the benchmarks     make clean    remove builds and caches, not .venv
+# make bench    the benchmarks     make zoo      every architecture of the libraries (hours)
+# make clean    remove builds and caches, not .venv
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: env demo test fuzz check format docs bench clean
+.PHONY: env demo test fuzz check format docs bench zoo clean
 .DEFAULT_GOAL := env
 
 env: .venv/.stamp
@@ -31,6 +32,10 @@ env: .venv/.stamp
 
 .venv/.stamp-bench: .venv/.stamp
 	$(PIP) --no-deps torch-pruning
+	touch $@
+
+.venv/.stamp-zoo: .venv/.stamp
+	$(PIP) transformers
 	touch $@
 
 demo: env
@@ -57,6 +62,10 @@ docs: .venv/.stamp-docs
 
 bench: .venv/.stamp-bench
 	$(BIN)/python -m benchmarks
+
+zoo: .venv/.stamp-zoo
+	$(BIN)/python -m model_zoo
+	$(BIN)/python -m model_zoo --page
 
 clean:
 	rm -rf build dist site .cache .pytest_cache .ruff_cache .hypothesis

@@ -48,11 +48,15 @@ class Ledger:
         if found is not None:
             return found
         start = time.perf_counter()
-        result = dict(function())
+        result = function()
+        return self.write(cell, result, time.perf_counter() - start)
+
+    def write(self, cell: Mapping[str, Any], result: Mapping[str, Any], seconds: float) -> Row:
+        """Put a finished cell down; of several lines of a cell the last counts."""
         row = {
             "cell": dict(cell),
-            "result": result,
-            "seconds": round(time.perf_counter() - start, 1),
+            "result": dict(result),
+            "seconds": round(seconds, 1),
             "environment": environment(),
         }
         self._append(row)

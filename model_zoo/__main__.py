@@ -1,0 +1,94 @@
+"""``python -m model_zoo [names]``: check what is not in the results yet."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from fnmatch import fnmatch
+from pathlib import Path
+
+from benchmarks.ledger import Ledger
+
+from model_zoo import subjects
+from model_zoo.page import page
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "zoo.md"
+LIMIT = 600  # seconds a model
+
+
+def main() -> None:
+    """Run the missing models of all sources, or those whose names match the patterns."""
+    parser = argparse.ArgumentParser(prog="python -m model_zoo", description=__doc__)
+    parser.add_argument("patterns", nargs="*", help="source:name, with * and ?; all without")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--limit", type=int, default=LIMIT, help="seconds a model")
+    parser.add_argument("--again", action="store_true", help="also what failed before")
+    parser.add_argument("--one", metavar="NAME", help="check one model here and print its line")
+    parser.add_argument("--page", action="store_true", help="write docs/zoo.md and end")
+    given = parser.parse_args()
+    if given.one:
+        from model_zoo.checking import check
+
+        print(json.dumps(check(given.one)))
+        return
+    ledger = Ledger("zoo", RESULTS)
+    done = {row["cell"]["model"]: row["result"] for row in ledger.rows()}
+    if given.page:
+        PAGE.write_text(page(done), encoding="utf-8")
+        return
+    wanted = [
+        spec
+        for source in subjects.SOURCES
+        if any(p.partition(":")[0] in (source, "*") for p in given.patterns or ["*"])
+        for spec in (f"{source}:{name}" for name in subjects.names(source))
+        if any(fnmatch(spec, pattern) for pattern in given.patterns or ["*"])
+    ]
+    todo = [
+        spec
+        for spec in wanted
+        if spec not in done or (given.again and done[spec]["verdict"] == "failed")
+    ]
+    print(f"{len(wanted)} models, {len(todo)} to check", flush=True)
+    with ThreadPoolExecutor(given.jobs) as pool:
+        running = {pool.submit(in_process, spec, given.limit): spec for spec in todo}
+        for number, future in enumerate(as_completed(running), 1):
+            spec, row = running[future], future.result()
+            ledger.write({"model": spec}, row, sum(row.get("seconds", {}).values()))
+            print(f"{number}/{len(todo)} {spec}: {in_words(row)}", flush=True)
+
+
+def in_process(spec: str, limit: int) -> dict:
+    """Check a model in a process of its own."""
+    command = [sys.executable, "-m", "model_zoo", "--one", spec]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=limit, env=environment
+        )
+    except subprocess.TimeoutExpired:
+        return {"verdict": "failed", "why": f"not done after {limit} s"}
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        return {"verdict": "failed", "why": f"exit {done.returncode}: {last}"[:400]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def in_words(row: dict) -> str:
+    """One line."""
+    if row["verdict"] == "failed":
+        return f"FAILED at {row.get('step', '?')}: {row.get('why')}"
+    seconds = sum(row["seconds"].values())
+    even = row.get("even", {})
+    return (
+        f"{row['verdict']}, {row['of_effect']:.0e} by {row['reference']}, {row['left']:.0%} left, "
+        f"{row['surgery']}/{even.get('surgery', 'failed')}, {seconds:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""Prune one model at random, and compare with the dense model whose removed slices are zero.
+
+The reference is independent where it can be: the model's own code run on zeroed tensors, with
+torch's norms over the survivors. Where a statistic is written out in the model's code, the
+captured graph is run on the survivors at that operation (what ``secateur.verify`` does).
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+import secateur as sc
+from model_zoo import subjects
+from model_zoo.plans import Plan, halved, halved_evenly
+from oracle import call, largest, leaves, randomise, zeroed
+from secateur.errors import SecateurError
+from secateur.structure.structure import Structure
+from secateur.surgery.applying import origin_of
+from secateur.surgery.reference import InDouble, double, zeroed_outputs
+
+TOLERANCE, NOTICEABLE = 1e-6, 1e-3
+Row = dict[str, Any]
+
+
+def check(spec: str, seed: int = 0) -> Row:
+    """All that the zoo records of one model. Every failure is a verdict with its words."""
+    row: Row = {"verdict": "failed"}
+    clock = Clock(row)
+    step = "build"
+    try:
+        subject = subjects.build(spec)
+        model = randomise(subject.model, seed).eval()
+        inputs = double(subject.inputs)
+        row["params"] = sum(p.numel() for p in model.parameters())
+        row["heads"] = subject.heads
+        step = "trace"
+        with clock("trace"):
+            structure = sc.trace(model, inputs)
+        describe(row, structure)
+        if not structure.groups:
+            return row | {"why": "nothing is prunable: " + row["frozen"]}
+        step = "half of every group"
+        pruned = one_plan(row, clock, model, structure, halved(structure, seed), inputs, "")
+        step = "batch"
+        row["batch_free"] = batch_free(pruned, inputs)
+        step = "second plan"
+        second(row, pruned, inputs, seed + 1)
+        step = "an even plan"
+        even = halved_evenly(structure, seed + 2)
+        row["even"] = {}
+        one_plan(row["even"], Clock(row["even"]), model, structure, even, inputs, "")
+    except (SecateurError, Exception) as error:  # any failure of any model is a finding
+        words = f"{type(error).__name__}: {str(error).strip()}"
+        row |= {"step": step, "why": " ".join(words.split())[:400]}
+        if step == "an even plan":
+            row["even"]["why"] = row.pop("why")
+            row["verdict"] = verdict_of(row)
+        return row
+    row["verdict"] = verdict_of(row)
+    row["peak_memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return row
+
+
+def verdict_of(row: Row) -> str:
+    """exact or adapted where every bar holds, else failed."""
+    passed = (
+        row["of_effect"] <= TOLERANCE
+        and row["effect"] >= NOTICEABLE
+        and row["control"] >= NOTICEABLE
+        and row["batch_free"]
+        and row["second"]["of_effect"] <= TOLERANCE
+    )
+    if not passed:
+        row.setdefault("why", "a bar was missed")
+        return "failed"
+    return "exact" if row["exact"] else "adapted"
+
+
+class Clock:
+    """Seconds by part, into a row."""
+
+    def __init__(self, row: Row) -> None:
+        self.seconds = row.setdefault("seconds", {})
+
+    def __call__(self, part: str) -> Clock:
+        self.part, self.start = part, time.perf_counter()
+        return self
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds[self.part] = round(time.perf_counter() - self.start, 3)
+
+
+def describe(row: Row, structure: Structure) -> None:
+    """Groups and what is frozen, in numbers and words."""
+    row["groups"] = len(structure.groups)
+    row["units"] = sum(group.size for group in structure.groups)
+    held: Counter[str] = Counter()
+    for frozen in structure.frozen:
+        size = int(np.prod(structure.shapes[frozen.tensor]))
+        share = frozen.indices / structure.shapes[frozen.tensor][frozen.dim]
+        held[f"{frozen.op}: {frozen.reason} ({frozen.source})"] += int(size * share)
+    row["frozen"] = "; ".join(words for words, _ in held.most_common(3))[:600]
+    row["notes"] = list(structure.notes)[:5]
+
+
+def one_plan(
+    row: Row, clock: Clock, model: nn.Module, structure: Structure, remove: Plan, inputs: Any,
+    method: str,
+) -> nn.Module:  # fmt: skip
+    """Apply a plan and put effect, error and control into the row."""
+    plan = sc.PruningPlan(remove)
+    with clock("apply"):
+        pruned = sc.apply(model, plan, inputs, structure=structure)
+    row["surgery"] = origin_of(pruned).kind
+    row["fallback"] = "; ".join(origin_of(pruned).notes)[:300]
+    row["exact"] = all(structure.group(name).exact for name in remove)
+    row["left"] = structure.cost(remove).params / max(structure.cost({}).params, 1)
+    with clock("check"):
+        dense, seen = outputs(model, inputs), outputs(pruned, inputs)
+        size = max(float(x.abs().max()) for x in dense)
+        reference, zeros = reference_of(model, structure, inputs, remove, seen, row["exact"])
+        effect = largest(zeros(remove), dense)
+        row["reference"] = reference
+        row["effect"] = effect / size
+        row["of_effect"] = largest(seen, zeros(remove)) / effect if effect else float("inf")
+        row["control"] = max(
+            largest(seen, zeros(other)) / effect if effect else 0.0
+            for other in neighbours(structure, remove)
+        )
+    return pruned
+
+
+Zeros = Callable[[Plan], list[Tensor]]
+
+
+def reference_of(
+    model: nn.Module, structure: Structure, inputs: Any, remove: Plan, seen: list[Tensor],
+    exact: bool,
+) -> tuple[str, Zeros]:  # fmt: skip
+    """The independent reference, unless adapted statistics are beyond it."""
+
+    def own(plan: Plan) -> list[Tensor]:
+        return outputs(zeroed(model, removed_slices(structure, plan)), inputs)
+
+    def graph(plan: Plan) -> list[Tensor]:
+        arguments = structure.captured.arguments
+        return [x for x in zeroed_outputs(model, structure, plan, arguments)]
+
+    if exact:
+        return "own code", own
+    zeros = own(remove)
+    effect = largest(zeros, outputs(model, inputs))
+    if largest(seen, zeros) <= TOLERANCE * effect:
+        return "own code", own
+    return "graph", graph
+
+
+def removed_slices(structure: Structure, plan: Plan) -> dict[tuple[str, int], np.ndarray]:
+    """Indices of every tensor dimension that leave, from the members of the groups alone."""
+    lists: dict[tuple[str, int], list[np.ndarray]] = {}
+    for name, units in plan.items():
+        for member in structure.group(name).members:
+            indices = lists.setdefault((member.tensor, member.dim), [])
+            indices.append(member.index[list(units)].ravel())
+    return {key: np.unique(np.concatenate(value)) for key, value in lists.items()}
+
+
+def neighbours(structure: Structure, remove: Plan, tries: int = 3) -> list[Plan]:
+    """Plans with one unit of a group exchanged for a kept neighbour: each must be noticed."""
+    generator = np.random.default_rng(1)
+    names = [n for n in remove if 0 < len(remove[n]) < structure.group(n).size]
+    result = []
+    for name in generator.permutation(names)[:tries].tolist():
+        kept = np.setdiff1d(np.arange(structure.group(name).size), remove[name])
+        others = generator.permutation(kept)[: len(remove[name])].tolist()
+        rest = remove[name][len(others) :]
+        result.append(remove | {name: sorted([*others, *rest])})
+    return result
+
+
+def outputs(model: nn.Module, inputs: Any) -> list[Tensor]:
+    """All float outputs in eval mode, in float64 whatever the code asks for."""
+    with InDouble():
+        return [x.detach() for x in leaves(call(model.eval(), inputs)) if x.is_floating_point()]
+
+
+def batch_free(pruned: nn.Module, inputs: Any) -> bool:
+    """One sample, and three, give what they give in the batch of two."""
+    both = outputs(pruned, inputs)
+    for index in ([0], [0, 1, 0]):
+        some = pytree.tree_map_only(
+            Tensor, lambda t: t[index] if t.dim() and t.shape[0] == 2 else t, inputs
+        )
+        seen = outputs(pruned, some)
+        wanted = [x[index] if x.dim() and x.shape[0] == 2 else x for x in both]
+        if [x.shape for x in seen] != [x.shape for x in wanted]:
+            return False
+        size = max(float(x.abs().max()) for x in both)
+        if largest(seen, wanted) > 1e-8 * size:
+            return False
+    return True
+
+
+def second(row: Row, pruned: nn.Module, inputs: Any, seed: int) -> None:
+    """A random plan on the pruned model."""
+    structure = sc.trace(pruned, inputs)
+    plan = sc.PruningPlan(halved(structure, seed))
+    again = sc.apply(pruned, plan, inputs, structure=structure)
+    verdict = sc.verify(pruned, again, plan, inputs, structure=structure)
+    row["second"] = {"groups": len(structure.groups), "of_effect": verdict.of_effect}

@@ -1,0 +1,54 @@
+"""Random plans that take half of every group."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import secateur as sc
+from secateur.structure.groups import Group
+
+Plan = dict[str, list[int]]
+
+
+def halved(structure: sc.Structure, seed: int) -> Plan:
+    """Half of the units of every group, any of them."""
+    generator = np.random.default_rng(seed)
+    return {
+        group.name: sorted(generator.permutation(group.size)[: group.size // 2].tolist())
+        for group in structure.groups
+        if group.size > 1
+    }
+
+
+def halved_evenly(structure: sc.Structure, seed: int) -> Plan:
+    """Half of every group, the same number from each unit of a coarser group that it crosses.
+
+    So each head loses the same number of its dimensions, which is what a class can express.
+    """
+    generator = np.random.default_rng(seed)
+    plan: Plan = {}
+    for group in structure.groups:
+        block = np.zeros(group.size, np.int64)
+        for other in group.overlaps:
+            coarse = structure.group(other)
+            if coarse.size < group.size:
+                block = block * coarse.size + _owner(group, coarse)
+        chosen: list[int] = []
+        for name in np.unique(block):
+            units = generator.permutation(np.flatnonzero(block == name))
+            chosen += units[: len(units) // 2].tolist()
+        plan[group.name] = sorted(chosen)
+    return plan
+
+
+def _owner(fine: Group, coarse: Group) -> np.ndarray:
+    """Which unit of ``coarse`` each unit of ``fine`` lies in; 0 where it lies in none."""
+    places = {(m.tensor, m.dim): m.index for m in coarse.members}
+    for member in fine.members:
+        index = places.get((member.tensor, member.dim))
+        if index is None:
+            continue
+        owner = np.zeros(int(max(index.max(), member.index.max())) + 1, np.int64)
+        owner[index.reshape(-1)] = np.repeat(np.arange(len(index)), index.shape[1])
+        return owner[member.index[:, 0]]
+    return np.zeros(fine.size, np.int64)
