@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import resource
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,6 @@ import secateur as sc
 from model_zoo import subjects
 from model_zoo.plans import Plan, halved, halved_evenly
 from oracle import call, largest, leaves, randomise, zeroed
-from secateur.errors import SecateurError
 from secateur.structure.structure import Structure
 from secateur.surgery.applying import origin_of
 from secateur.surgery.reference import InDouble, double, zeroed_outputs
@@ -57,7 +57,8 @@ def check(spec: str, seed: int = 0) -> Row:
         even = halved_evenly(structure, seed + 2)
         row["even"] = {}
         one_plan(row["even"], Clock(row["even"]), model, structure, even, inputs, "")
-    except (SecateurError, Exception) as error:  # any failure of any model is a finding
+    except Exception as error:  # any failure of any model is a finding
+        traceback.print_exc()
         words = f"{type(error).__name__}: {str(error).strip()}"
         row |= {"step": step, "why": " ".join(words.split())[:400]}
         if step == "an even plan":
@@ -197,18 +198,22 @@ def outputs(model: nn.Module, inputs: Any) -> list[Tensor]:
 def batch_free(pruned: nn.Module, inputs: Any) -> bool:
     """One sample, and three, give what they give in the batch of two."""
     both = outputs(pruned, inputs)
+    size = max(float(x.abs().max()) for x in both)
     for index in ([0], [0, 1, 0]):
-        some = pytree.tree_map_only(
-            Tensor, lambda t: t[index] if t.dim() and t.shape[0] == 2 else t, inputs
-        )
-        seen = outputs(pruned, some)
-        wanted = [x[index] if x.dim() and x.shape[0] == 2 else x for x in both]
+        seen = outputs(pruned, _samples(inputs, index))
+        wanted = _samples(both, index)
         if [x.shape for x in seen] != [x.shape for x in wanted]:
             return False
-        size = max(float(x.abs().max()) for x in both)
         if largest(seen, wanted) > 1e-8 * size:
             return False
     return True
+
+
+def _samples(tree: Any, index: list[int]) -> Any:
+    def pick(tensor: Tensor) -> Tensor:
+        return tensor[index] if tensor.dim() and tensor.shape[0] == 2 else tensor
+
+    return pytree.tree_map_only(Tensor, pick, tree)
 
 
 def second(row: Row, pruned: nn.Module, inputs: Any, seed: int) -> None:

@@ -21,18 +21,20 @@ def halved(structure: sc.Structure, seed: int) -> Plan:
 
 
 def halved_evenly(structure: sc.Structure, seed: int) -> Plan:
-    """Half of every group, the same number from each unit of a coarser group that it crosses.
+    """Half of the finest groups, the same number from each unit of a coarser one they cross.
 
-    So each head loses the same number of its dimensions, which is what a class can express.
+    So each head stays and loses half of its dimensions, which is what a class can express: many
+    take the width of a head to be the width of the stream by the number of heads.
     """
     generator = np.random.default_rng(seed)
     plan: Plan = {}
     for group in structure.groups:
+        others = [structure.group(name) for name in group.overlaps]
+        if any(other.size > group.size for other in others):
+            continue
         block = np.zeros(group.size, np.int64)
-        for other in group.overlaps:
-            coarse = structure.group(other)
-            if coarse.size < group.size:
-                block = block * coarse.size + _owner(group, coarse)
+        for coarse in others:
+            block = block * coarse.size + _owner(group, coarse)
         chosen: list[int] = []
         for name in np.unique(block):
             units = generator.permutation(np.flatnonzero(block == name))

@@ -212,11 +212,11 @@ class Held(nn.Module):
         ),
         (
             "ranks.weight", 0, 5, "aten.sort.default",
-            "ranks = torch.sort(self.ranks(x)).values.sum(-1)", "no rule for this operation",
+            "ranks = torch.sort(self.ranks(x)).values.sum(-1)", "values are put in order across it",
         ),
         (
             "best.bias", 0, 8, "aten.argmax.default",
-            "best = self.best(x).argmax(dim=-1)", "no rule for this operation",
+            "best = self.best(x).argmax(dim=-1)", "places of values are returned",
         ),
         (
             "first.weight", 0, 1, "aten.select.int",

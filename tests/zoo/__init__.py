@@ -9,6 +9,7 @@ from . import (
     concat,
     functional,
     gated,
+    gathering,
     grouped,
     interfaces,
     language,
@@ -49,6 +50,7 @@ FAMILIES = (
     recurrent,
     interfaces,
     positions,
+    gathering,
 )
 
 ZOO: dict[str, Entry] = {}

@@ -37,11 +37,12 @@ def edits_for(model: nn.Module, touched: set[str], rewritten: Rewritten) -> Edit
             edits[path] = changed
     for path, changes in _changes_by_module(rewritten).items():
         module = model.get_submodule(path)
-        if torch_attributes(module):
+        known = torch_attributes(module)
+        if known and not isinstance(module, nn.MultiheadAttention):
             continue
         unique = {old: new for old, new in changes if _single(old, changes)}
         for name, value in vars(module).items():
-            if name.startswith("_") or name == "training" or isinstance(value, bool):
+            if name.startswith("_") or name in ("training", *known) or isinstance(value, bool):
                 continue
             if isinstance(value, int) and value in unique:
                 edits.setdefault(path, {})[name] = unique[value]
@@ -89,6 +90,11 @@ def torch_attributes(module: nn.Module, groups: int | None = None) -> dict[str, 
         return {"num_embeddings": shape[0], "embedding_dim": shape[1]}
     if isinstance(module, nn.PReLU):
         return {"num_parameters": shape[0]}
+    if isinstance(module, nn.MultiheadAttention):  # heads and their width follow its literals
+        keys = module.in_proj_weight if module.k_proj_weight is None else module.k_proj_weight
+        values = module.in_proj_weight if module.v_proj_weight is None else module.v_proj_weight
+        width = module.out_proj.weight.shape[0]
+        return {"embed_dim": width, "kdim": keys.shape[1], "vdim": values.shape[1]}
     if isinstance(module, nn.RNNBase):
         sizes = {name: tuple(tensor.shape) for name, tensor in module.named_parameters()}
         inner = sizes["weight_hh_l0"][1]

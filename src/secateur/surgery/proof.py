@@ -111,9 +111,10 @@ def _lend_constants(holder: nn.Module, structure: Structure, rewritten: Rewritte
         if node.op != "get_attr" or name in structure.shapes or name in structure.aliases:
             continue
         value = rewritten.constants.get(name)
+        owner, _, leaf = name.rpartition(".")
         if value is None:
-            value = double(getattr(structure.captured.module, name))
-        holder.register_buffer(name, value, persistent=False)
+            value = double(getattr(structure.captured.module.get_submodule(owner), leaf))
+        holder.get_submodule(owner).register_buffer(leaf, value, persistent=False)
 
 
 def _copied(graph: fx.Graph) -> fx.Graph:
