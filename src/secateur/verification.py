@@ -12,9 +12,10 @@ from torch.utils import _pytree as pytree
 
 from secateur.errors import NotExact
 from secateur.planning import PruningPlan, check
+from secateur.structure.caches import known_caches
 from secateur.structure.inputs import ExampleInputs
 from secateur.structure.structure import Structure, trace
-from secateur.surgery.reference import InDouble, double, zeroed_outputs
+from secateur.surgery.reference import InDouble, double, surviving, zeroed_outputs
 
 # Two float64 evaluations in another order of summation; see docs/architecture.md.
 RELATIVE_TO_OUTPUT = 1e-10
@@ -63,8 +64,9 @@ def verify(
     structure = structure or trace(model, example_inputs)
     check(plan, structure)
     arguments = structure.captured.arguments
-    dense = zeroed_outputs(model, structure, {}, arguments)
-    zeroed = zeroed_outputs(model, structure, plan.remove, arguments)
+    gone = plan.remove
+    dense = surviving(structure, gone, zeroed_outputs(model, structure, {}, arguments))
+    zeroed = surviving(structure, gone, zeroed_outputs(model, structure, gone, arguments))
     seen = outputs_in_double(pruned, arguments)
     if [t.shape for t in seen] != [t.shape for t in zeroed]:
         shapes = [tuple(t.shape) for t in seen], [tuple(t.shape) for t in zeroed]
@@ -86,7 +88,7 @@ def outputs_in_double(model: nn.Module, arguments: Any) -> list[torch.Tensor]:
     """Flat tensor outputs of an eval-mode copy of the model in float64."""
     args, kwargs = double(arguments)
     wide = copy.deepcopy(model).double().eval()
-    with torch.no_grad(), InDouble():
+    with torch.no_grad(), InDouble(), known_caches():
         outputs = pytree.tree_leaves(wide(*args, **kwargs))
     return [t for t in outputs if isinstance(t, torch.Tensor)]
 

@@ -19,6 +19,7 @@ from . import (
     recurrent,
     reshapes,
     residuals,
+    scaled_attention,
     shuffles,
     slices,
     squeeze_excite,
@@ -51,6 +52,7 @@ FAMILIES = (
     interfaces,
     positions,
     gathering,
+    scaled_attention,
 )
 
 ZOO: dict[str, Entry] = {}

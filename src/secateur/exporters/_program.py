@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.errors import CaptureError, InputError
 from secateur.exporters._names import give_signature
+from secateur.structure.caches import known_caches
 from secateur.structure.capture import user_line
 from secateur.structure.inputs import (
     ExampleInputs,
@@ -96,7 +97,7 @@ class Exportable:
     def named_outputs(self, arguments: Arguments) -> list[tuple[Any, torch.Tensor]]:
         """Output tensors of the PyTorch model with their paths in what forward returns."""
         args, kwargs = arguments
-        with torch.no_grad():
+        with torch.no_grad(), known_caches():
             leaves = pytree.tree_leaves_with_path(self.model(*args, **kwargs))
         return [(path, leaf) for path, leaf in leaves if isinstance(leaf, torch.Tensor)]
 
@@ -156,7 +157,7 @@ def _export(model: nn.Module, arguments: Arguments, dynamic: bool) -> ExportedPr
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), known_caches():
             warnings.simplefilter("ignore")
             return torch.export.export(model, args, kwargs, strict=False, dynamic_shapes=shapes)
     except Exception as error:  # export raises dozens of types, from user code too

@@ -16,6 +16,7 @@ from secateur.exporters._files import staged, target
 from secateur.exporters._parity import parity
 from secateur.exporters._program import Arguments, captured
 from secateur.exporters._result import ExportResult
+from secateur.structure.caches import known_caches
 from secateur.structure.inputs import ExampleInputs
 
 
@@ -39,7 +40,7 @@ def export_program(
     notes = []
     if dynamic_batch and not exportable.dynamic:
         notes.append(f"the batch size is fixed, because {exportable.why_fixed}")
-    with staged(path) as partial, warnings.catch_warnings(), torch.no_grad():
+    with staged(path) as partial, warnings.catch_warnings(), torch.no_grad(), known_caches():
         warnings.simplefilter("ignore")
         torch.export.save(exportable.program, partial)
         size = partial.stat().st_size

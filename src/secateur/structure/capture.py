@@ -25,6 +25,7 @@ from torch.export import Dim, export
 from torch.utils import _pytree as pytree
 
 from secateur.errors import CaptureError
+from secateur.structure.caches import known_caches, leaves_in_caches
 from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size, is_batched, repeated
 
 _TORCH = f"{Path(torch.__file__).parent}/"
@@ -38,6 +39,7 @@ class Captured:
     module:    the graph module; parameters and buffers keep the names they have in the model.
     arguments: the positional and keyword arguments it was captured with (batch at least 2).
     batch:     size of the batch at capture; ``dynamic`` says whether others are accepted.
+    caches:    for every flat output, whether it lies in a key-value cache.
     """
 
     module: fx.GraphModule
@@ -45,6 +47,7 @@ class Captured:
     batch: int
     dynamic: bool
     training: bool
+    caches: tuple[bool, ...] = ()
 
 
 def capture(model: nn.Module, example_inputs: ExampleInputs, training: bool = False) -> Captured:
@@ -59,12 +62,13 @@ def capture(model: nn.Module, example_inputs: ExampleInputs, training: bool = Fa
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         arguments = repeated((args, kwargs), 2)
-        try:
-            return _export(model, arguments, training)
-        except CaptureError:
-            if batch_size((args, kwargs)) != 1:
-                raise
-            return _export(model, (args, kwargs), training)
+        with known_caches():
+            try:
+                return _export(model, arguments, training)
+            except CaptureError:
+                if batch_size((args, kwargs)) != 1:
+                    raise
+                return _export(model, (args, kwargs), training)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for module, mode in modes.items():
@@ -99,7 +103,8 @@ def _export(model: nn.Module, arguments: Any, training: bool) -> Captured:
         inline_grad_modes(module)
         free = any(_is_symbolic(node) for node in module.graph.nodes if node.op == "placeholder")
         size = next((t.shape[0] for t in pytree.tree_leaves(arguments) if is_batched(t)), 1)
-        return Captured(module, arguments, size, free, training)
+        caches = leaves_in_caches(program.call_spec.out_spec)  # type: ignore[arg-type]
+        return Captured(module, arguments, size, free, training, caches)
     assert failure is not None
     raise CaptureError(_explain(failure)) from failure
 

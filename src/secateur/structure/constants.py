@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import torch
 from torch import fx
 
 from secateur.structure.values import holds_tensor
+
+aten = torch.ops.aten
+
+# What has a rule of its own and makes a constant of given sizes.
+_SIZED = frozenset({
+    aten.expand.default, aten.repeat.default, aten.zeros.default, aten.ones.default,
+    aten.full.default, aten.new_zeros.default, aten.new_ones.default, aten.new_full.default,
+})  # fmt: skip
 
 
 def is_mutating(node: fx.Node) -> bool:
@@ -19,7 +28,8 @@ def constant_nodes(graph: fx.Graph, known: Collection[str]) -> set[fx.Node]:
     """Nodes whose value depends on no parameter, buffer or input (sizes of the batch aside).
 
     ``known``: names of the model's parameters and buffers. A constant that is written from a
-    non-constant is none, nor is what it is a view of.
+    non-constant is none, nor is what it is a view of, nor one whose dimension is the batch times
+    something that may leave.
     """
     held: set[fx.Node] = set()
     while True:
@@ -29,7 +39,7 @@ def constant_nodes(graph: fx.Graph, known: Collection[str]) -> set[fx.Node]:
             if node.op == "get_attr":
                 # Tensors that forward itself made (torch.tensor(...)) are lifted by export.
                 is_constant = holds_tensor(node.meta.get("val")) and str(node.target) not in known
-            elif node.op == "call_function" and node not in held:
+            elif node.op == "call_function" and node not in held and not _merges_batch(node):
                 is_constant = all(
                     n in constant or not holds_tensor(n.meta.get("val"))
                     for n in node.all_input_nodes
@@ -46,3 +56,12 @@ def constant_nodes(graph: fx.Graph, known: Collection[str]) -> set[fx.Node]:
                     target = target.args[0] if target.args else None
         if not grew:
             return constant
+
+
+def _merges_batch(node: fx.Node) -> bool:
+    result = node.meta.get("val")
+    return (
+        node.target in _SIZED
+        and isinstance(result, torch.Tensor)
+        and any(isinstance(s, torch.SymInt) and not s.node.expr.is_symbol for s in result.shape)
+    )

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 from secateur.structure.axes import Axes, Ids
 from secateur.structure.capture import Captured
@@ -246,9 +247,11 @@ class Tracer:
                 return self.tensors[name]
             return None
         if node.op == "output":
-            for operand in node.all_input_nodes:
+            answers = pytree.tree_leaves(node.args[0])
+            for place, operand in enumerate(answers):
                 value = self.values.get(operand)
-                if isinstance(value, Value):
+                in_cache = place < len(captured.caches) and captured.caches[place]
+                if isinstance(value, Value) and not in_cache:
                     self.pin(value, "it is an output of the model")
             return None
         if node.op != "call_function":

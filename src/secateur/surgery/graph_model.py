@@ -11,6 +11,8 @@ from torch import fx, nn
 from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
 
+from secateur.structure.caches import known_caches
+
 
 @dataclass(frozen=True, eq=False)
 class Program:
@@ -61,7 +63,9 @@ class Program:
                 f"this graph was captured with {self.in_spec.num_leaves} input leaves, "
                 f"got {len(flat)} ({spec})"
             )
-        return pytree.tree_unflatten(self.function(holder, *flat), self.out_spec)
+        answers = self.function(holder, *flat)
+        with known_caches():
+            return pytree.tree_unflatten(answers, self.out_spec)
 
 
 def _keyword_names(spec: pytree.TreeSpec) -> list[str]:

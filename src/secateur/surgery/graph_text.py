@@ -12,6 +12,7 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError, SurgeryError
+from secateur.structure.caches import known_caches
 from secateur.surgery.graph_model import Program
 
 _PYTHON = {
@@ -42,7 +43,8 @@ def program_to_json(program: Program) -> dict[str, Any]:
     specs = []
     for spec in (program.in_spec, program.out_spec):
         try:
-            specs.append(pytree.treespec_dumps(spec))
+            with known_caches():
+                specs.append(pytree.treespec_dumps(spec))
         except NotImplementedError as error:
             raise SurgeryError(
                 f"the model returns a container that has no text form ({error})"
@@ -63,10 +65,16 @@ def program_from_json(document: dict[str, Any]) -> Program:
             nodes[entry["name"]] = graph.create_node(
                 entry["op"], target, tuple(args), kwargs, entry["name"]
             )
-        specs = [pytree.treespec_loads(document[key]) for key in ("in_spec", "out_spec")]
+        specs = [_spec(document[key]) for key in ("in_spec", "out_spec")]
     except (LookupError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
         raise InputError(f"the graph file is broken: {error}; save the model again") from error
     return Program.of(graph, specs[0], specs[1])
+
+
+def _spec(text: str) -> pytree.TreeSpec:
+    """Errors: NotImplementedError for a container that no imported module has made known."""
+    with known_caches():
+        return pytree.treespec_loads(text)
 
 
 def _target_to_text(node: fx.Node) -> str:

@@ -40,16 +40,17 @@ def edits_for(model: nn.Module, touched: set[str], rewritten: Rewritten) -> Edit
         known = torch_attributes(module)
         if known and not isinstance(module, nn.MultiheadAttention):
             continue
-        unique = {old: new for old, new in changes if _single(old, changes)}
+        # Where one old size became two, the last operation decides: layers name what they return.
+        latest = dict(changes)
         for name, value in vars(module).items():
             if name.startswith("_") or name in ("training", *known) or isinstance(value, bool):
                 continue
-            if isinstance(value, int) and value in unique:
-                edits.setdefault(path, {})[name] = unique[value]
+            if isinstance(value, int) and value in latest:
+                edits.setdefault(path, {})[name] = latest[value]
             elif not isinstance(value, (list, tuple)) or not all(isinstance(n, int) for n in value):
                 continue
-            elif tuple(value) in unique:
-                edits.setdefault(path, {})[name] = type(value)(unique[tuple(value)])
+            elif tuple(value) in latest:
+                edits.setdefault(path, {})[name] = type(value)(latest[tuple(value)])
     return edits
 
 
@@ -145,14 +146,11 @@ def literal_changes(
                     yield a, b
 
 
-def _changes_by_module(rewritten: Rewritten) -> dict[str, set[tuple[Any, Any]]]:
-    changes: dict[str, set[tuple[Any, Any]]] = {}
+def _changes_by_module(rewritten: Rewritten) -> dict[str, list[tuple[Any, Any]]]:
+    """In the order of the operations."""
+    changes: dict[str, list[tuple[Any, Any]]] = {}
     for node, copy in rewritten.nodes.items():
         path = module_path(node)
         if path is not None and node.op == "call_function":
-            changes.setdefault(path, set()).update(literal_changes(node, copy))
+            changes.setdefault(path, []).extend(literal_changes(node, copy))
     return changes
-
-
-def _single(old: Any, changes: set[tuple[Any, Any]]) -> bool:
-    return len({new for before, new in changes if before == old}) == 1

@@ -6,12 +6,13 @@ import copy
 
 from torch import nn
 
+from secateur.errors import SurgeryError
 from secateur.structure.inputs import ExampleInputs
 from secateur.structure.structure import Removal, Structure
 from secateur.surgery.mending import Edits, edits_for, mend
-from secateur.surgery.proof import prove
+from secateur.surgery.proof import compare, runs_equal
 from secateur.surgery.rewriting import rewrite
-from secateur.surgery.scaling import fold_scales
+from secateur.surgery.scaling import implicit_scales, multiply_rows, row_factors
 from secateur.surgery.tensors import sliced, transient_buffers
 
 Scales = dict[str, tuple[float, ...]]
@@ -40,8 +41,21 @@ def module_surgery(
     }
     edits = edits_for(result, touched, rewritten)
     mend(result, edits)
-    folded, scales = ((), {}) if pure else fold_scales(result, structure, gone)
-    prove(result, structure, rewritten, folded, example_inputs)
+    wanted = {} if pure else implicit_scales(structure, gone)
+    found = compare(result, structure, rewritten, wanted.keys(), example_inputs)
+    if pure and found.rescaled:
+        raise SurgeryError("the code takes a factor from a width that changed")
+    # Where a class takes a scale from a width, the weights make up for it.
+    scales = row_factors(structure, gone, wanted | dict(found.rescaled))
+    parameters = dict(result.named_parameters())
+    unscaled = {name: parameters[name].detach().clone() for name in scales}
+    for name, factors in scales.items():
+        multiply_rows(parameters[name], factors)
+    # Equal graphs over equal tensors compute the same; anything else has to show it.
+    if (found.difference or scales) and not runs_equal(
+        result, structure, rewritten, found.captured.arguments, unscaled, scales
+    ):
+        raise SurgeryError(found.difference or "a scale that was folded into weights is not alone")
     return result, edits, scales
 
 

@@ -7,7 +7,11 @@ Where the graphs differ in form, both are run in float64 on the example inputs.
 from __future__ import annotations
 
 import copy
+import hashlib
 import traceback
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,25 +19,45 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from secateur.errors import CaptureError, SurgeryError
-from secateur.structure.capture import capture, source_line, user_line
+from secateur.structure.caches import known_caches
+from secateur.structure.capture import Captured, capture, source_line, user_line
 from secateur.structure.inputs import ExampleInputs, repeated
 from secateur.structure.structure import Structure
 from secateur.surgery.graph_model import Program, flat_specs
 from secateur.surgery.reference import InDouble, double
 from secateur.surgery.rewriting import Rewritten
+from secateur.surgery.scaling import multiply_rows
 
 aten = torch.ops.aten
 _SKIPPED = (aten._assert_tensor_metadata.default,)
 
 
-def prove(
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The graph of a sliced model beside the one that graph surgery writes.
+
+    difference: the first place where they differ, in words, or None.
+    rescaled:   nodes of the dense graph whose first operand the sliced model multiplies by
+                another number than is right, with what is missing: right / present.
+    """
+
+    captured: Captured
+    difference: str | None
+    rescaled: Mapping[fx.Node, float]
+
+
+def compare(
     model: nn.Module,
     structure: Structure,
     rewritten: Rewritten,
-    folded: tuple[fx.Node, ...],
+    folded: Collection[fx.Node],
     example_inputs: ExampleInputs,
-) -> None:
-    """Errors: SurgeryError naming the line that held a size."""
+) -> Comparison:
+    """Capture a sliced model again.
+
+    folded: attention nodes of the dense graph whose scale the weights hold already.
+    Errors: SurgeryError naming the line where forward does not run.
+    """
     try:
         captured = capture(model, example_inputs)
     except CaptureError as error:
@@ -42,35 +66,55 @@ def prove(
             f"forward does not run on the sliced model{f' at {line}' if line else ''}: "
             f"{_first_line(error.__cause__)}"
         ) from error
-    exempt = {rewritten.nodes[node] for node in folded}
-    difference = first_difference(captured.module.graph, rewritten.graph, structure, exempt)
-    if difference is None:
-        return
-    if not runs_equal(model, structure, rewritten, captured.arguments, exempt):
-        raise SurgeryError(difference)
-
-
-def first_difference(
-    ours: fx.Graph, theirs: fx.Graph, structure: Structure, exempt: set[fx.Node]
-) -> str | None:
-    """The first place where two graphs differ, in words, or None.
-
-    exempt: attention nodes of ``theirs`` whose scale is folded into weights in ``ours``.
-    """
+    dense = {new: old for old, new in rewritten.nodes.items()}
     numbers: dict[fx.Node, int] = {}
-    left = _significant(ours)
-    right = _significant(theirs)
+    rescaled: dict[fx.Node, float] = {}
+    left = _significant(captured.module.graph)
+    right = _significant(rewritten.graph)
+    spell_ours = partial(_spelled, structure, numbers, partial(_lifted, captured, {}))
+    spell_theirs = partial(
+        _spelled, structure, numbers, partial(_lifted, structure.captured, rewritten.constants)
+    )
     for number, (a, b) in enumerate(zip(left, right, strict=False)):
         numbers[a] = numbers[b] = number
         if a.target != b.target or a.op != b.op:
-            return f"{_where(b)}: the sliced model calls {a.target} where {b.target} is right"
-        first = _spelled(a, numbers, structure, False)
-        second = _spelled(b, numbers, structure, b in exempt)
-        if first != second:
-            return f"{_where(b)}: the code holds a size: {first[1]} where {second[1]} is right"
-    if len(left) != len(right):
-        return "the sliced model runs another number of operations"
-    return None
+            words = f"{_where(b)}: the sliced model calls {a.target} where {b.target} is right"
+            return Comparison(captured, words, rescaled)
+        scaled = dense.get(b) in folded
+        first, second = spell_ours(a, False), spell_theirs(b, scaled)
+        if first == second:
+            continue
+        factor = _missing_factor(a, b)
+        if factor is None or spell_ours(a, True)[0] != spell_theirs(b, True)[0]:
+            words = f"{_where(b)}: the code holds a size: {first[1]} where {second[1]} is right"
+            return Comparison(captured, words, rescaled)
+        rescaled[dense[b]] = factor
+    words = None if len(left) == len(right) else (
+        "the sliced model runs another number of operations"
+    )  # fmt: skip
+    return Comparison(captured, words, rescaled)
+
+
+def _missing_factor(ours: fx.Node, right: fx.Node) -> float | None:
+    """What a product with a number lacks; None for any other operation."""
+    a, b = _scale_of(ours), _scale_of(right)
+    if a is None or b is None or not a or not b:
+        return None
+    return a / b if _operation(ours) is aten.div else b / a
+
+
+def _scale_of(node: fx.Node) -> float | None:
+    if _operation(node) in (aten.mul, aten.div):
+        value = node.args[1] if len(node.args) == 2 else None
+    elif _operation(node) is aten.scaled_dot_product_attention:
+        value = node.kwargs.get("scale")
+    else:
+        return None
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _operation(node: fx.Node) -> Any:
+    return getattr(node.target, "overloadpacket", node.target)
 
 
 def runs_equal(
@@ -78,24 +122,25 @@ def runs_equal(
     structure: Structure,
     rewritten: Rewritten,
     arguments: Any,
-    exempt: set[fx.Node],
+    unscaled: Mapping[str, torch.Tensor],
+    scales: Mapping[str, Sequence[float]],
 ) -> bool:
-    """Run both in float64 on the arguments and compare all outputs to 1e-9 of their size."""
+    """Run both in float64 on the arguments and compare all outputs to 1e-9 of their size.
+
+    unscaled, scales: tensors as they were before rows of them were multiplied, and by what.
+    """
     holder = copy.deepcopy(model).double().eval()
-    graph = rewritten.graph
+    tensors = dict(holder.named_parameters())
     _lend_constants(holder, structure, rewritten)
-    scales = {node: dict(node.kwargs) for node in exempt}
-    for node in exempt:  # the model under test has the scale in its weights
-        node.kwargs = {k: v for k, v in node.kwargs.items() if k != "scale"}
-    try:
-        program = Program.of(_copied(graph), *flat_specs(structure.captured.module))
-        args, kwargs = double(repeated(arguments, 2))
-        with torch.no_grad(), InDouble():
-            expected = pytree.tree_leaves(program.run(holder, args, kwargs))
-            seen = pytree.tree_leaves(holder(*args, **kwargs))
-    finally:
-        for node, saved in scales.items():
-            node.kwargs = saved
+    program = Program.of(_copied(rewritten.graph), *flat_specs(structure.captured.module))
+    args, kwargs = double(repeated(arguments, 2))
+    with torch.no_grad(), InDouble(), known_caches():
+        for name, tensor in unscaled.items():
+            tensors[name].copy_(tensor)
+        expected = pytree.tree_leaves(program.run(holder, args, kwargs))
+        for name, factors in scales.items():
+            multiply_rows(tensors[name], factors)
+        seen = pytree.tree_leaves(holder(*args, **kwargs))
     pairs = [(a, b) for a, b in zip(seen, expected, strict=True) if isinstance(a, torch.Tensor)]
     return all(
         a.shape == b.shape
@@ -113,7 +158,7 @@ def _lend_constants(holder: nn.Module, structure: Structure, rewritten: Rewritte
         value = rewritten.constants.get(name)
         owner, _, leaf = name.rpartition(".")
         if value is None:
-            value = double(getattr(structure.captured.module.get_submodule(owner), leaf))
+            value = double(_lifted(structure.captured, {}, name))
         holder.get_submodule(owner).register_buffer(leaf, value, persistent=False)
 
 
@@ -133,25 +178,48 @@ def _significant(graph: fx.Graph) -> list[fx.Node]:
 
 
 def _spelled(
-    node: fx.Node, numbers: dict[fx.Node, int], structure: Structure, scaled: bool
+    structure: Structure,
+    numbers: Mapping[fx.Node, int],
+    lifted: Callable[[str], torch.Tensor],
+    node: fx.Node,
+    scaled: bool,
 ) -> tuple[str, str]:
-    """A node's call, and its literals alone, as text."""
+    """A node's call, and its literals alone, as text; without its scale where it is ``scaled``."""
     literals: list[str] = []
 
     def name(n: fx.Node) -> Any:
-        if n.op == "get_attr":
-            target = str(n.target)
-            return f"<{structure.aliases.get(target, target)}>"
-        return f"<{numbers.get(n, '?')}>"
+        if n.op != "get_attr":
+            return f"<{numbers.get(n, '?')}>"
+        target = str(n.target)
+        target = structure.aliases.get(target, target)
+        # A tensor that forward made itself has no name to go by: what it holds is compared.
+        return f"<{target if target in structure.shapes else _content(lifted(str(n.target)))}>"
 
     args = fx.map_arg(node.args, name)
     kwargs = dict(fx.map_arg(node.kwargs, name))
     if scaled:
         kwargs.pop("scale", None)
+        if _operation(node) in (aten.mul, aten.div):
+            args = args[:1]
     for leaf in pytree.tree_leaves((list(args), kwargs)):
         if not (isinstance(leaf, str) and leaf.startswith("<")):
             literals.append(str(leaf))
     return f"{args}{sorted(kwargs.items())}", ", ".join(literals)
+
+
+def _lifted(captured: Captured, constants: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
+    if name in constants:
+        return constants[name]
+    owner, _, leaf = name.rpartition(".")
+    return getattr(captured.module.get_submodule(owner), leaf)
+
+
+def _content(tensor: torch.Tensor) -> str:
+    if tensor.numel() == 1:
+        return f"{tensor.dtype} {tensor.item()}"
+    wide = tensor.detach().cpu().double() if tensor.is_floating_point() else tensor.cpu()
+    values = wide.contiguous().numpy().tobytes()
+    return f"{tensor.dtype} {tuple(tensor.shape)} {hashlib.sha256(values).hexdigest()[:16]}"
 
 
 def _where(node: fx.Node) -> str:

@@ -141,6 +141,36 @@ def zeroed_outputs(
     return [t for t in pytree.tree_leaves(output) if isinstance(t, torch.Tensor)]
 
 
+def surviving(
+    structure: Structure, remove: Removal, outputs: list[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Flat outputs of the dense model without what leaves; only caches lose anything."""
+    if not any(structure.captured.caches):
+        return outputs
+    gone = structure.gone(remove)[structure.solution.labels]
+    result = []
+    for (node, _), tensor in zip(tensor_outputs(structure), outputs, strict=True):
+        value = structure.tracer.values.get(node)
+        if isinstance(value, Value):
+            for dim, index in enumerate(survivors(value, gone)):
+                if len(index) < tensor.shape[dim] and len(value[dim]) == tensor.shape[dim]:
+                    tensor = tensor.index_select(dim, torch.from_numpy(index))
+        result.append(tensor)
+    return result
+
+
+def tensor_outputs(structure: Structure) -> list[tuple[fx.Node, bool]]:
+    """Node of every flat output that is a tensor, and whether it lies in a cache."""
+    captured = structure.captured
+    output = next(n for n in captured.module.graph.nodes if n.op == "output")
+    flat = pytree.tree_leaves(output.args[0])
+    return [
+        (node, in_cache)
+        for node, in_cache in zip(flat, captured.caches, strict=True)
+        if isinstance(node, fx.Node) and isinstance(node.meta.get("val"), torch.Tensor)
+    ]
+
+
 def _tensors(module: torch.nn.Module) -> Mapping[str, torch.Tensor]:
     return {
         **dict(module.named_parameters(remove_duplicate=False)),

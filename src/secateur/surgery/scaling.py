@@ -1,13 +1,19 @@
-"""Keep the implicit scale of attention: fold sqrt(d'/d) into the weights that make the query."""
+"""Keep the scale of attention, which a class takes from the width of its heads.
+
+A sliced class computes 1/sqrt(d') where the dense one had 1/sqrt(d). The rows of the layers that
+make the query are multiplied by what is missing, so that the class itself can stay as it is.
+"""
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import fx, nn
+from torch import fx
 
 from secateur.errors import SurgeryError
 from secateur.structure.capture import source_line
@@ -19,97 +25,189 @@ from secateur.structure.values import hint, sizes_of
 
 aten = torch.ops.aten
 
-# Rows of a product that only move on their way to the query can be scaled where they are made.
+# Rows of a product that only move on their way can be scaled where they are made.
 _MOVES = frozenset(
     operation for operation, function in RULES.items() if function in (permuted, view)
 ) | {aten.select, aten.slice, aten.unbind, aten.chunk, aten.split, aten.split_with_sizes,
-     aten.contiguous, aten.clone}  # fmt: skip
+     aten.contiguous, aten.clone, aten.to, aten._to_copy, aten.neg, aten.expand, aten.roll,
+     operator.getitem}  # fmt: skip
+_SUMS = frozenset({aten.add, aten.sub, aten.cat, aten.stack})
+_PRODUCTS = frozenset({aten.mul, aten.div, aten.matmul, aten.bmm})
+_CLOSED = frozenset({aten.matmul, aten.bmm})
+_LAYERS = {aten.linear: (1, 2), aten.layer_norm: (2, 3), aten.rms_norm: (2,)}
 
 
-def query_rows(structure: Structure, node: fx.Node) -> dict[str, np.ndarray]:
-    """Rows of dimension 0 of the tensors that make the query of an attention node, by name.
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What a layer contributes to a value.
 
-    Errors: SurgeryError where something else than a linear layer makes it.
+    tensors: its weight and bias; dimension 0 of both are its outputs.
+    labels:  which output of the layer each entry of the value is, -1 for none of them; once
+             they were summed over, just all of them.
+    closed:  whether they were summed over.
     """
-    steps: list[fx.Node] = []
-    current = node.args[0]
-    while isinstance(current, fx.Node) and current.target is not aten.linear.default:
-        operation = getattr(current.target, "overloadpacket", current.target)
-        if current.op != "call_function" or not (
-            operation in _MOVES or operation is operator.getitem
-        ):
-            raise SurgeryError(
-                "module surgery cannot keep the scale of the attention at "
-                f"{source_line(node) or node.name}: {current.target} stands between it and the "
-                "layer that makes the query; use method='graph'"
-            )
-        steps.append(current)
-        current = current.args[0]
-    operands = current.args[1:3] if isinstance(current, fx.Node) else ()
-    layer = [n for n in operands if isinstance(n, fx.Node)]
-    if not isinstance(current, fx.Node) or any(n.op != "get_attr" for n in layer):
-        raise SurgeryError(
-            f"module surgery cannot keep the scale of the attention at {source_line(node)}: its "
-            "query is not made by a layer with a weight of its own; use method='graph'"
-        )
-    width = int(current.meta["val"].shape[-1])
-    shape = sizes_of(current.meta["val"])
-    label = torch.arange(width).expand(shape)
-    values: dict[fx.Node, Any] = {current: label}
 
-    def operand(n: fx.Node) -> Any:
-        if n in values:
-            return values[n]
-        size = n.meta.get("val")
-        return hint(size) if isinstance(size, torch.SymInt) else size
-
-    for step in reversed(steps):
-        args = fx.map_arg(step.args, operand)
-        kwargs = fx.map_arg(step.kwargs, operand)
-        # labels are laid out in memory as they come, and a view asks for more
-        target = aten.reshape.default if step.target is aten.view.default else step.target
-        assert callable(target)
-        values[step] = target(*args, **kwargs)
-    query = node.args[0]
-    assert isinstance(query, fx.Node)
-    rows = np.unique(values[query].numpy())
-    names = [str(n.target) for n in layer]
-    return {structure.aliases.get(name, name): rows for name in names}
+    tensors: tuple[str, ...]
+    labels: torch.Tensor
+    closed: bool = False
 
 
-def fold_scales(
-    model: nn.Module, structure: Structure, gone: np.ndarray
-) -> tuple[tuple[fx.Node, ...], dict[str, tuple[float, ...]]]:
-    """Multiply the query's rows of a sliced model.
+class _Dead(Exception):
+    """No layer's rows could be scaled in the stead of a value; the words say why."""
 
-    gone: bool [ids]. Returns the attention nodes that were folded, and the factor of every row
-    of the tensors that were multiplied. Errors: SurgeryError where the scale cannot be folded.
+
+def row_factors(
+    structure: Structure, gone: np.ndarray, wanted: Mapping[fx.Node, float]
+) -> dict[str, tuple[float, ...]]:
+    """What to multiply rows by so that the first operand of each node grows by a factor.
+
+    gone: bool [ids]. wanted: node of the captured graph -> factor. Returns the factor of every
+    surviving row by parameter. Errors: SurgeryError where no rows could be multiplied.
     """
-    folded: list[fx.Node] = []
     factors: dict[tuple[str, int], float] = {}
-    for node in structure.captured.module.graph.nodes:
-        if node.target is not aten.scaled_dot_product_attention.default:
-            continue
-        width = np.abs(structure.tracer.values[node.args[0]][-1])
-        left = int((~gone[width]).sum())
-        if node.kwargs.get("scale") is not None or left == len(width):
-            continue
-        factor = float(np.sqrt(left / len(width)))
-        for name, rows in query_rows(structure, node).items():
+    for node, factor in wanted.items():
+        for name, rows in _rows(structure, node):
             for row in rows:
                 if factors.setdefault((name, int(row)), factor) != factor:
                     raise SurgeryError(
                         f"two attentions of different widths share '{name}'; use method='graph'"
                     )
-        folded.append(node)
     scales: dict[str, tuple[float, ...]] = {}
-    tensors = dict(model.named_parameters())
     for name in {name for name, _ in factors}:
         ids = np.abs(structure.tracer.tensors[name][0])
         scale = np.array([factors.get((name, row), 1.0) for row in range(len(ids))])
-        tensor = tensors[name]
         scales[name] = tuple(scale[~gone[ids]].tolist())
-        column = torch.tensor(scales[name], dtype=torch.float64).to(tensor)
-        with torch.no_grad():
-            tensor.mul_(column.reshape(-1, *[1] * (tensor.dim() - 1)))
-    return tuple(folded), scales
+    return scales
+
+
+def multiply_rows(tensor: torch.Tensor, factors: Sequence[float]) -> None:
+    """In place, one factor for each index of dimension 0."""
+    column = torch.tensor(factors, dtype=torch.float64).to(tensor)
+    with torch.no_grad():
+        tensor.mul_(column.reshape(-1, *[1] * (tensor.dim() - 1)))
+
+
+def implicit_scales(structure: Structure, gone: np.ndarray) -> dict[fx.Node, float]:
+    """Attention nodes without a scale of their own that lose width: sqrt(d'/d)."""
+    wanted: dict[fx.Node, float] = {}
+    for node in structure.captured.module.graph.nodes:
+        if node.target is not aten.scaled_dot_product_attention.default:
+            continue
+        width = np.abs(structure.tracer.values[node.args[0]][-1])
+        left = int((~gone[width]).sum())
+        if node.kwargs.get("scale") is None and left < len(width):
+            wanted[node] = float(np.sqrt(left / len(width)))
+    return wanted
+
+
+def _rows(structure: Structure, node: fx.Node) -> Iterable[tuple[str, np.ndarray]]:
+    try:
+        made = _makers(structure, node.args[0])
+    except _Dead as why:
+        raise SurgeryError(
+            "module surgery cannot keep the scale of the attention at "
+            f"{source_line(node) or node.name}: {why}; use method='graph'"
+        ) from why
+    for part in made:
+        rows = np.unique(part.labels.numpy())
+        for name in part.tensors:
+            yield name, rows[rows >= 0]
+
+
+def _makers(structure: Structure, node: Any) -> list[Made]:
+    """The layers whose outputs a value is homogeneous in. Errors: _Dead."""
+    if not isinstance(node, fx.Node) or node.op != "call_function":
+        raise _Dead("its query is not made by a layer with a weight of its own")
+    operation: Any = getattr(node.target, "overloadpacket", node.target)
+    if operation in _LAYERS:
+        return [_layer(structure, node, _LAYERS[operation])]
+    if operation in _MOVES:
+        return [_moved(node, part) for part in _makers(structure, node.args[0])]
+    if operation in _SUMS:
+        terms = node.args[0] if isinstance(node.args[0], (list, tuple)) else node.args[:2]
+        return [
+            _placed(node, place, part)
+            for place, term in enumerate(terms)
+            for part in _makers(structure, term)
+        ]
+    if operation in _PRODUCTS:
+        return _of_product(structure, node, operation in _CLOSED)
+    raise _Dead(f"{node.target} stands between it and the layer that makes the query")
+
+
+def _layer(structure: Structure, node: fx.Node, places: tuple[int, ...]) -> Made:
+    width = int(node.meta["val"].shape[-1])
+    names = []
+    for place in places:
+        operand = node.args[place] if place < len(node.args) else None
+        if operand is None:
+            continue
+        name = _parameter(structure, operand)
+        if name is None:
+            raise _Dead("its query is not made by a layer with a weight of its own")
+        names.append(name)
+    labels = torch.arange(width).expand(sizes_of(node.meta["val"]))
+    return Made(tuple(names), labels)
+
+
+def _parameter(structure: Structure, node: Any) -> str | None:
+    """Canonical name of a parameter that is used as it is."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr":
+        return None
+    name = structure.aliases.get(str(node.target), str(node.target))
+    return name if name in structure.shapes and name not in structure.tracer.buffers else None
+
+
+def _moved(node: fx.Node, part: Made) -> Made:
+    if part.closed:
+        return part
+    if node.target is operator.getitem:
+        return replace(part, labels=part.labels[node.args[1]])  # type: ignore[index]
+
+    def operand(n: fx.Node) -> Any:
+        if n is node.args[0]:
+            return part.labels
+        size = n.meta.get("val")
+        return hint(size) if isinstance(size, torch.SymInt) else size
+
+    if getattr(node.target, "overloadpacket", None) in (aten.neg, aten.to, aten._to_copy):
+        return part
+    args, kwargs = fx.map_arg(node.args, operand), fx.map_arg(node.kwargs, operand)
+    # labels are laid out in memory as they come, and a view asks for more
+    target = aten.reshape.default if node.target is aten.view.default else node.target
+    assert callable(target)
+    return replace(part, labels=target(*args, **kwargs))
+
+
+def _placed(node: fx.Node, place: int, part: Made) -> Made:
+    """The labels of one term among those of a sum or a concatenation."""
+    if part.closed:
+        return part
+    if not isinstance(node.args[0], (list, tuple)):
+        return replace(part, labels=part.labels.expand(sizes_of(node.meta["val"])))
+    blank = [torch.full(sizes_of(term.meta["val"]), -1) for term in node.args[0]]  # type: ignore[union-attr]
+    blank[place] = part.labels
+    dim = node.args[1] if len(node.args) > 1 else 0
+    join = torch.stack if node.target is aten.stack.default else torch.cat
+    return replace(part, labels=join(blank, dim=dim))  # type: ignore[arg-type]
+
+
+def _of_product(structure: Structure, node: fx.Node, closed: bool) -> list[Made]:
+    """One factor is enough; a parameter of norm weights is as good as a layer."""
+    why: _Dead | None = None
+    divided = getattr(node.target, "overloadpacket", None) is aten.div
+    for operand in node.args[:1] if divided else node.args[:2]:
+        name = _parameter(structure, operand)
+        if name is not None and len(structure.shapes[name]) == 1 and not closed:
+            labels = torch.arange(structure.shapes[name][0]).expand(sizes_of(node.meta["val"]))
+            return [Made((name,), labels)]
+        try:
+            made = _makers(structure, operand)
+        except _Dead as error:
+            why = why or error
+            continue
+        if closed:
+            return [replace(part, labels=torch.unique(part.labels), closed=True) for part in made]
+        size = sizes_of(node.meta["val"])
+        return [p if p.closed else replace(p, labels=p.labels.expand(size)) for p in made]
+    raise why or _Dead("its query is not made by a layer with a weight of its own")
