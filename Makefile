@@ -43,7 +43,7 @@ demo: env
 	$(BIN)/secateur run examples/digits.yaml
 
 test: env
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 fuzz: env
 	$(BIN)/python -m pytest -m fuzz

@@ -60,7 +60,8 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 def _read_safetensors(path: Path) -> Any:
     try:
-        return load_file(path)
+        # Cloned for the alignment that torch gives its own: results depend on it bit by bit.
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}
     except (SafetensorError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}; the file may be cut off") from error
 

@@ -203,7 +203,9 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         raise InputError(f"there is no file {path}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Cloned: the file's own tensors lie at any address, and some processors add up the
+            # same numbers in another order for another alignment.
+            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:
         raise InputError(
             f"{path} is not a whole safetensors file ({error}); write or copy it again"
