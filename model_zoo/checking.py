@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 
 import secateur as sc
 from model_zoo import subjects
-from model_zoo.plans import Plan, halved, halved_evenly
+from model_zoo.plans import Plan, halved, halved_evenly, halved_widths
 from oracle import call, largest, leaves, randomise, zeroed
 from secateur.structure.structure import Structure
 from secateur.surgery.applying import origin_of
@@ -48,15 +48,18 @@ def check(spec: str, seed: int = 0) -> Row:
         if not structure.groups:
             return row | {"why": "nothing is prunable: " + row["frozen"]}
         step = "half of every group"
-        pruned = one_plan(row, clock, model, structure, halved(structure, seed), inputs, "")
+        pruned = one_plan(row, clock, model, structure, halved(structure, seed), inputs)
         step = "batch"
         row["batch_free"] = batch_free(pruned, inputs)
         step = "second plan"
         second(row, pruned, inputs, seed + 1)
         step = "an even plan"
-        even = halved_evenly(structure, seed + 2)
-        row["even"] = {}
-        one_plan(row["even"], Clock(row["even"]), model, structure, even, inputs, "")
+        for plan in (halved_evenly, halved_widths):
+            row["even"] = {"plan": plan.__name__}
+            remove = plan(structure, seed + 2)
+            one_plan(row["even"], Clock(row["even"]), model, structure, remove, inputs)
+            if row["even"]["surgery"] == "module":
+                break
     except Exception as error:  # any failure of any model is a finding
         traceback.print_exc()
         words = f"{type(error).__name__}: {str(error).strip()}"
@@ -116,8 +119,7 @@ def describe(row: Row, structure: Structure) -> None:
 
 
 def one_plan(
-    row: Row, clock: Clock, model: nn.Module, structure: Structure, remove: Plan, inputs: Any,
-    method: str,
+    row: Row, clock: Clock, model: nn.Module, structure: Structure, remove: Plan, inputs: Any
 ) -> nn.Module:  # fmt: skip
     """Apply a plan and put effect, error and control into the row."""
     plan = sc.PruningPlan(remove)

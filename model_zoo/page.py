@@ -35,7 +35,7 @@ def page(results: dict[str, Row]) -> str:
         ),
         "\n*Own class kept*: module surgery served, so that the result is the user's class with "
         "smaller tensors; otherwise it is the captured graph. *Even plans* take the same number of "
-        "units from each head. *Enough leaves*: at least 60 % of the parameters of a model with "
+        "units from each head, or where that is refused leave heads as they are (widths). *Enough leaves*: at least 60 % of the parameters of a model with "
         "a head left with half of every group, at least 30 % of one without.\n",
         *_failures(results, wanted),
     ]  # fmt: skip
@@ -84,10 +84,15 @@ def _line(model: str, row: Row) -> list[str]:
         model.partition(":")[2], row["verdict"], _number(row.get("of_effect"), ".0e"),
         row.get("reference", "–"), str(row.get("groups", "–")),
         _number(row.get("params"), ",d"), _number(row.get("left"), ".0%"),
-        row.get("surgery", "–"), even.get("surgery", "–"),
+        row.get("surgery", "–"), _even(even),
         _number(seconds.get("trace"), ".1f"), _number(seconds.get("apply"), ".1f"),
         _cell(row.get("frozen", "–").partition(";")[0]),
     ]  # fmt: skip
+
+
+def _even(even: Row) -> str:
+    words = {"halved_widths": " (widths)"}
+    return even.get("surgery", "–") + words.get(even.get("plan", ""), "")
 
 
 def _number(value: Any, form: str) -> str:

@@ -43,6 +43,16 @@ def halved_evenly(structure: sc.Structure, seed: int) -> Plan:
     return plan
 
 
+def halved_widths(structure: sc.Structure, seed: int) -> Plan:
+    """Half of the groups that no other group crosses: heads stay as they are."""
+    generator = np.random.default_rng(seed)
+    return {
+        group.name: sorted(generator.permutation(group.size)[: group.size // 2].tolist())
+        for group in structure.groups
+        if group.size > 1 and not group.overlaps
+    }
+
+
 def _owner(fine: Group, coarse: Group) -> np.ndarray:
     """Which unit of ``coarse`` each unit of ``fine`` lies in; 0 where it lies in none."""
     places = {(m.tensor, m.dim): m.index for m in coarse.members}

@@ -7,7 +7,7 @@ found by the proof that follows (``proof.py``), never shipped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import fx, nn
@@ -19,15 +19,40 @@ from secateur.surgery.rewriting import Rewritten
 Edits = dict[str, dict[str, Any]]  # module path -> attribute -> new value
 
 
-def edits_for(model: nn.Module, touched: set[str], rewritten: Rewritten) -> Edits:
-    """New attribute values; ``model`` holds sliced tensors, ``touched`` their modules' paths."""
+def candidate_edits(model: nn.Module, touched: set[str], rewritten: Rewritten) -> list[Edits]:
+    """New attribute values, the likeliest first; each is a guess until it is proven.
+
+    model: holds sliced tensors already. touched: paths of the modules whose tensors shrank.
+    """
+    certain = _of_torch_modules(model, touched, rewritten)
+    sizes = _sizes_by_module(rewritten)
+    found: list[Edits] = []
+    for choose in (_last_change, _stays_if_it_may, _first_change):
+        edits = {path: dict(attributes) for path, attributes in certain.items()}
+        for path, pairs in sizes.items():
+            module = model.get_submodule(path)
+            known = torch_attributes(module)
+            if known and not isinstance(module, nn.MultiheadAttention):
+                continue
+            for name, value in vars(module).items():
+                if name.startswith("_") or name in ("training", *known):
+                    continue
+                new = _new_value(value, pairs, choose)
+                if new != value:
+                    edits.setdefault(path, {})[name] = new
+        if edits not in found:
+            found.append(edits)
+    return found
+
+
+def _of_torch_modules(model: nn.Module, touched: set[str], rewritten: Rewritten) -> Edits:
     edits: Edits = {}
     groups = {
         path: new
         for node, copy in rewritten.nodes.items()
         for path in [module_path(node)]
-        for old, new in literal_changes(node, copy, "groups")
-        if path is not None
+        for old, new in literals(node, copy, "groups")
+        if path is not None and old != new
     }
     for path in sorted(touched):
         module = model.get_submodule(path)
@@ -35,23 +60,59 @@ def edits_for(model: nn.Module, touched: set[str], rewritten: Rewritten) -> Edit
         changed = {name: value for name, value in wanted.items() if getattr(module, name) != value}
         if changed:
             edits[path] = changed
-    for path, changes in _changes_by_module(rewritten).items():
-        module = model.get_submodule(path)
-        known = torch_attributes(module)
-        if known and not isinstance(module, nn.MultiheadAttention):
-            continue
-        # Where one old size became two, the last operation decides: layers name what they return.
-        latest = dict(changes)
-        for name, value in vars(module).items():
-            if name.startswith("_") or name in ("training", *known) or isinstance(value, bool):
-                continue
-            if isinstance(value, int) and value in latest:
-                edits.setdefault(path, {})[name] = latest[value]
-            elif not isinstance(value, (list, tuple)) or not all(isinstance(n, int) for n in value):
-                continue
-            elif tuple(value) in latest:
-                edits.setdefault(path, {})[name] = type(value)(latest[tuple(value)])
     return edits
+
+
+# Where one old size became several, one of these decides; the proof says which was right.
+Choice = Callable[[int, list[int]], int]
+
+
+def _last_change(old: int, news: list[int]) -> int:
+    """Layers name what they return."""
+    return next((new for new in reversed(news) if new != old), old)
+
+
+def _first_change(old: int, news: list[int]) -> int:
+    return next((new for new in news if new != old), old)
+
+
+def _stays_if_it_may(old: int, news: list[int]) -> int:
+    return old if old in news else _last_change(old, news)
+
+
+def _new_value(value: Any, pairs: list[tuple[Any, Any]], choose: Choice) -> Any:
+    """What an attribute becomes, from all (old, new) literals of its module's operations."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        direct = [new for old, new in pairs if old == value]
+        if direct:
+            return choose(value, direct)
+        return choose(value, _as_part(value, pairs))
+    if isinstance(value, (list, tuple)) and value and all(isinstance(n, int) for n in value):
+        direct = [new for old, new in pairs if old == tuple(value) and new != old]
+        return type(value)(direct[-1]) if direct else value
+    return value
+
+
+def _as_part(value: int, pairs: list[tuple[Any, Any]]) -> list[int]:
+    """3 * width, 2 * width and the like became another multiple."""
+    if value < 2:
+        return []
+    return [
+        new // (old // value)
+        for old, new in pairs
+        if isinstance(old, int) and old != new and old > value and old % value == 0
+        and new % (old // value) == 0
+    ]  # fmt: skip
+
+
+def values_of(model: nn.Module, edits: Edits) -> Edits:
+    """What the attributes hold now."""
+    return {
+        path: {name: getattr(model.get_submodule(path), name) for name in attributes}
+        for path, attributes in edits.items()
+    }
 
 
 def mend(model: nn.Module, edits: Edits) -> None:
@@ -122,10 +183,10 @@ def module_path(node: fx.Node) -> str | None:
     return None if path.startswith("_empty_nn_module_stack") else path
 
 
-def literal_changes(
+def literals(
     node: fx.Node, copy: fx.Node, argument: str | None = None
 ) -> Iterable[tuple[Any, Any]]:
-    """(old, new) of the literal arguments that the rewriting changed; of one name if given."""
+    """(old, new) of the literal sizes of an operation; of one argument if given."""
     schema = getattr(node.target, "_schema", None)
     if schema is None or node.target is not copy.target:
         return
@@ -136,21 +197,25 @@ def literal_changes(
         after = new.get(name)
         if argument == "groups" and name not in ("groups", "num_groups"):
             continue
-        if isinstance(before, int) and isinstance(after, int) and before != after:
+        if _is_size(before) and _is_size(after):
             yield before, after
         elif isinstance(before, (list, tuple)) and isinstance(after, (list, tuple)):
-            if all(isinstance(x, int) for x in (*before, *after)) and list(before) != list(after):
+            if all(_is_size(x) for x in (*before, *after)):
                 yield tuple(before), tuple(after)
             for a, b in zip(before, after, strict=False):
-                if isinstance(a, int) and isinstance(b, int) and a != b:
+                if _is_size(a) and _is_size(b):
                     yield a, b
 
 
-def _changes_by_module(rewritten: Rewritten) -> dict[str, list[tuple[Any, Any]]]:
-    """In the order of the operations."""
-    changes: dict[str, list[tuple[Any, Any]]] = {}
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _sizes_by_module(rewritten: Rewritten) -> dict[str, list[tuple[Any, Any]]]:
+    """(old, new) by module path, in the order of the operations; those with a change alone."""
+    sizes: dict[str, list[tuple[Any, Any]]] = {}
     for node, copy in rewritten.nodes.items():
         path = module_path(node)
         if path is not None and node.op == "call_function":
-            changes.setdefault(path, []).extend(literal_changes(node, copy))
-    return changes
+            sizes.setdefault(path, []).extend(literals(node, copy))
+    return {path: pairs for path, pairs in sizes.items() if any(old != new for old, new in pairs)}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 from torch import nn
 
 from secateur.errors import SurgeryError
 from secateur.structure.inputs import ExampleInputs
 from secateur.structure.structure import Removal, Structure
-from secateur.surgery.mending import Edits, edits_for, mend
+from secateur.surgery.mending import Edits, candidate_edits, mend, values_of
 from secateur.surgery.proof import compare, runs_equal
-from secateur.surgery.rewriting import rewrite
+from secateur.surgery.rewriting import Rewritten, rewrite
 from secateur.surgery.scaling import implicit_scales, multiply_rows, row_factors
 from secateur.surgery.tensors import sliced, transient_buffers
 
@@ -39,24 +40,45 @@ def module_surgery(
         for name in tensors
         if tensors[name].shape != structure.shapes[structure.aliases.get(name, name)]
     }
-    edits = edits_for(result, touched, rewritten)
-    mend(result, edits)
+    failure: SurgeryError | None = None
+    for edits in candidate_edits(result, touched, rewritten):
+        before = values_of(result, edits)
+        mend(result, edits)
+        try:
+            scales = _proven(result, structure, rewritten, gone, example_inputs, pure)
+        except SurgeryError as error:
+            failure = failure or error
+            mend(result, before)
+            continue
+        parameters = dict(result.named_parameters())
+        for name, factors in scales.items():
+            multiply_rows(parameters[name], factors)
+        return result, edits, scales
+    assert failure is not None
+    raise failure
+
+
+def _proven(
+    model: nn.Module,
+    structure: Structure,
+    rewritten: Rewritten,
+    gone: np.ndarray,
+    example_inputs: ExampleInputs,
+    pure: bool,
+) -> Scales:
+    """What rows must be multiplied by for the sliced model to be right. Errors: SurgeryError."""
     wanted = {} if pure else implicit_scales(structure, gone)
-    found = compare(result, structure, rewritten, wanted.keys(), example_inputs)
+    found = compare(model, structure, rewritten, wanted.keys(), example_inputs)
     if pure and found.rescaled:
         raise SurgeryError("the code takes a factor from a width that changed")
     # Where a class takes a scale from a width, the weights make up for it.
     scales = row_factors(structure, gone, wanted | dict(found.rescaled))
-    parameters = dict(result.named_parameters())
-    unscaled = {name: parameters[name].detach().clone() for name in scales}
-    for name, factors in scales.items():
-        multiply_rows(parameters[name], factors)
     # Equal graphs over equal tensors compute the same; anything else has to show it.
     if (found.difference or scales) and not runs_equal(
-        result, structure, rewritten, found.captured.arguments, unscaled, scales
+        model, structure, rewritten, found.captured.arguments, scales
     ):
         raise SurgeryError(found.difference or "a scale that was folded into weights is not alone")
-    return result, edits, scales
+    return scales
 
 
 def install(model: nn.Module, tensors: dict) -> None:
