@@ -35,7 +35,8 @@ def page(results: dict[str, Row]) -> str:
         ),
         "\n*Own class kept*: module surgery served, so that the result is the user's class with "
         "smaller tensors; otherwise it is the captured graph. *Even plans* take the same number of "
-        "units from each head, or where that is refused leave heads as they are (widths). *Enough leaves*: at least 60 % of the parameters of a model with "
+        "units from each head, or where that is refused leave heads as they are (widths). "
+        "*Enough leaves*: at least 60 % of the parameters of a model with "
         "a head left with half of every group, at least 30 % of one without.\n",
         *_failures(results, wanted),
     ]  # fmt: skip
