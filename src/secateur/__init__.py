@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from secateur.boundary import drop_features, keep_classes
     from secateur.choosing import plan
     from secateur.errors import (
         BudgetError,
@@ -38,6 +39,7 @@ _PLACES = {
     "secateur.planning": ("PruningPlan",),
     "secateur.structure.groups": ("Frozen", "Group", "Member"),
     "secateur.structure.structure": ("Structure", "trace"),
+    "secateur.boundary": ("drop_features", "keep_classes"),
     "secateur.choosing": ("plan",),
     "secateur.job.compressing": ("Result", "compress"),
     "secateur.surgery.applying": ("apply",),
@@ -66,6 +68,8 @@ __all__ = [
     "Verdict",
     "apply",
     "compress",
+    "drop_features",
+    "keep_classes",
     "load",
     "plan",
     "save",

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.errors import NotExact
 from secateur.planning import PruningPlan, check
+from secateur.structure.boundary import without
 from secateur.structure.caches import known_caches
 from secateur.structure.inputs import ExampleInputs
 from secateur.structure.structure import Structure, trace
@@ -67,7 +68,7 @@ def verify(
     gone = plan.remove
     dense = surviving(structure, gone, zeroed_outputs(model, structure, {}, arguments))
     zeroed = surviving(structure, gone, zeroed_outputs(model, structure, gone, arguments))
-    seen = outputs_in_double(pruned, arguments)
+    seen = outputs_in_double(pruned, without(arguments, structure.lost_inputs(gone)))
     if [t.shape for t in seen] != [t.shape for t in zeroed]:
         shapes = [tuple(t.shape) for t in seen], [tuple(t.shape) for t in zeroed]
         raise NotExact(f"the pruned model returns shapes {shapes[0]} where {shapes[1]} is right")

@@ -9,10 +9,11 @@ from difflib import get_close_matches
 from functools import cached_property
 
 import numpy as np
-from torch import nn
+from torch import fx, nn
 
 import secateur.structure.rules  # noqa: F401  (registers the rules)
 from secateur.errors import CaptureError, PlanError
+from secateur.structure.boundary import CLOSED, Boundary, flat_outputs
 from secateur.structure.capture import Captured, capture
 from secateur.structure.explaining import Trail, trail
 from secateur.structure.grouping import Grouping, group
@@ -85,6 +86,25 @@ class Structure:
                 if lost.any():
                     result[name, dim] = np.flatnonzero(~lost)
         return result
+
+    def lost_inputs(self, remove: Removal) -> dict[tuple[int, int], np.ndarray]:
+        """Indices of (place among the flat inputs, dimension) that a removal takes."""
+        nodes = [n for n in self.captured.module.graph.nodes if n.op == "placeholder"]
+        return self._lost(nodes, self.tracer.boundary.inputs, remove)
+
+    def lost_outputs(self, remove: Removal) -> dict[tuple[int, int], np.ndarray]:
+        """The same of the flat outputs."""
+        nodes = flat_outputs(self.captured.module.graph)
+        return self._lost(nodes, self.tracer.boundary.outputs, remove)
+
+    def _lost(
+        self, nodes: Sequence[fx.Node], free: Sequence[tuple[int, int]], remove: Removal
+    ) -> dict[tuple[int, int], np.ndarray]:
+        gone = self.gone(remove)[self.solution.labels]
+        return {
+            (place, dim): np.flatnonzero(gone[np.abs(self.tracer.values[nodes[place]][dim])])
+            for place, dim in free
+        }
 
     def cost(self, remove: Removal) -> Cost:
         """Parameters and FLOPs after a removal, from the structure alone."""
@@ -182,15 +202,18 @@ class Ledger:
         return Cost(total(self.tensors), round(2 * total(self.works) / self.batch))
 
 
-def trace(model: nn.Module, example_inputs: ExampleInputs) -> Structure:
+def trace(
+    model: nn.Module, example_inputs: ExampleInputs, boundary: Boundary = CLOSED
+) -> Structure:
     """Read which indices of which tensors leave together.
 
     example_inputs: a tensor, a tuple, a dict, or a pair (tuple, dict); a batch of 1 is enough.
+    boundary: dimensions of inputs and outputs that may leave; see ``keep_classes``.
     Where eval mode leaves parameters unused (auxiliary heads) the graph of train mode is read too.
     Errors: CaptureError where torch.export cannot follow the model.
     """
     captured = capture(model, example_inputs)
-    tracer = Tracer(model)
+    tracer = Tracer(model, boundary)
     tracer.read(captured)
     if not _trains_more(model, tracer):
         return _solved(tracer, captured, None, ())

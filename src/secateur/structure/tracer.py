@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx, nn
-from torch.utils import _pytree as pytree
 
 from secateur.structure.axes import Axes, Ids
+from secateur.structure.boundary import CLOSED, Boundary, flat_outputs
 from secateur.structure.capture import Captured
 from secateur.structure.constants import constant_nodes
 from secateur.structure.values import Value, fits, hint, holds_tensor, sizes_of, zeros
@@ -85,6 +85,7 @@ class Tracer:
     """State of one reading; several graphs of one model may share ``axes`` and ``tensors``."""
 
     model: nn.Module
+    boundary: Boundary = CLOSED
     axes: Axes = field(default_factory=Axes)
     tensors: dict[str, Value] = field(default_factory=dict)  # by canonical name
     aliases: dict[str, str] = field(default_factory=dict)
@@ -98,6 +99,7 @@ class Tracer:
     constants: dict[fx.Node, Value] = field(default_factory=dict)
     unknown: dict[fx.Node, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    inputs: list[fx.Node] = field(default_factory=list)  # of the graph that is read
 
     def __post_init__(self) -> None:
         first: dict[tuple[int, tuple[int, ...], tuple[int, ...], int], str] = {}
@@ -207,6 +209,7 @@ class Tracer:
         """Read one captured graph."""
         known = self.tensors.keys() | self.aliases.keys()
         constant = constant_nodes(captured.module.graph, known)
+        self.inputs = [n for n in captured.module.graph.nodes if n.op == "placeholder"]
         for node in captured.module.graph.nodes:
             self.axes.origin = len(self.origins)
             self.origins.append(node)
@@ -216,6 +219,14 @@ class Tracer:
                 if operand in constant and operand not in self.values:
                     self._meet_constant(operand, constant)
             self.values[node] = self._read(node, captured)
+
+    def _input(self, node: fx.Node) -> Value:
+        """Zeros, of which nothing leaves; fresh indices where the boundary is open."""
+        place = self.inputs.index(node)
+        return Value(
+            self.axes.fresh(size) if self.boundary.frees_input(place, dim) else np.zeros(size, int)
+            for dim, size in enumerate(sizes_of(node.meta["val"]))
+        )
 
     def _meet_constant(self, node: fx.Node, constant: set[fx.Node]) -> None:
         """A constant enters the computation: fresh ids, and no zero where an index leaves."""
@@ -236,9 +247,7 @@ class Tracer:
     def _read(self, node: fx.Node, captured: Captured) -> Any:
         result = node.meta.get("val")
         if node.op == "placeholder":
-            if isinstance(result, torch.Tensor):
-                return zeros(result)
-            return None
+            return self._input(node) if isinstance(result, torch.Tensor) else None
         if node.op == "get_attr":
             name = str(node.target)
             name = self.aliases.get(name, name)
@@ -247,12 +256,12 @@ class Tracer:
                 return self.tensors[name]
             return None
         if node.op == "output":
-            answers = pytree.tree_leaves(node.args[0])
-            for place, operand in enumerate(answers):
+            for place, operand in enumerate(flat_outputs(captured.module.graph)):
                 value = self.values.get(operand)
                 in_cache = place < len(captured.caches) and captured.caches[place]
-                if isinstance(value, Value) and not in_cache:
-                    self.pin(value, "it is an output of the model")
+                for dim, ids in enumerate(value if isinstance(value, Value) else ()):
+                    if not in_cache and not self.boundary.frees_output(place, dim):
+                        self.pin(ids, "it is an output of the model")
             return None
         if node.op != "call_function":
             return self._unknown(node, "a call that is not an operation")

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError, SurgeryError
 from secateur.planning import PruningPlan, check, describe
+from secateur.structure.boundary import without
 from secateur.structure.inputs import ExampleInputs, as_arguments
 from secateur.structure.structure import Structure, trace
 from secateur.surgery.graph import graph_surgery
@@ -61,17 +62,16 @@ def apply(
     check(plan, structure)
     if not plan.tensors:  # written by hand: a saved model must know what it was made from
         plan = describe(structure, plan.remove, plan.model, plan.why)
+    cut = without(as_arguments(example_inputs), structure.lost_inputs(plan.remove))
     inputs = tuple(
         (tuple(leaf.shape), str(leaf.dtype).removeprefix("torch."))
-        for leaf in pytree.tree_leaves(as_arguments(example_inputs))
+        for leaf in pytree.tree_leaves(cut)
         if isinstance(leaf, torch.Tensor)
     )
     notes: tuple[str, ...] = ()
     if method != "graph":
         try:
-            pruned, edits, scales = module_surgery(
-                model, structure, plan.remove, example_inputs, pure
-            )
+            pruned, edits, scales = module_surgery(model, structure, plan.remove, cut, pure)
             _remember(pruned, Origin(plan, "module", edits, inputs, scales=scales))
             return pruned
         except SurgeryError as error:

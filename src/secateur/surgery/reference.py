@@ -15,6 +15,7 @@ from torch import fx
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from secateur.structure.boundary import flat_outputs
 from secateur.structure.structure import Removal, Structure
 from secateur.structure.values import Value
 from secateur.surgery.rewriting import rewrite, survivors
@@ -76,8 +77,20 @@ class ZeroedReference(fx.Interpreter):
             self.zeroed[target] if target in self.zeroed else super().get_attr(target, args, kwargs)
         )
 
+    def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Inputs of which something leaves at zero there."""
+        tensor, node = super().placeholder(target, args, kwargs), self.running
+        value = self.structure.tracer.values.get(node)
+        if isinstance(tensor, torch.Tensor) and isinstance(value, Value):
+            for dim, ids in enumerate(value):
+                lost = np.flatnonzero(self.gone[np.abs(ids)])
+                if len(lost):
+                    tensor = tensor.index_fill(dim, torch.from_numpy(lost), 0)
+        return tensor
+
     def run_node(self, n: fx.Node) -> Any:
         """Adapted nodes on survivors, all others as they are."""
+        self.running = n
         if n.target is torch.ops.aten._assert_tensor_metadata.default:
             return None
         if n in self.adapted:
@@ -144,9 +157,7 @@ def zeroed_outputs(
 def surviving(
     structure: Structure, remove: Removal, outputs: list[torch.Tensor]
 ) -> list[torch.Tensor]:
-    """Flat outputs of the dense model without what leaves; only caches lose anything."""
-    if not any(structure.captured.caches):
-        return outputs
+    """Flat outputs of the dense model without what leaves: of caches, and of a free boundary."""
     gone = structure.gone(remove)[structure.solution.labels]
     result = []
     for (node, _), tensor in zip(tensor_outputs(structure), outputs, strict=True):
@@ -162,11 +173,9 @@ def surviving(
 def tensor_outputs(structure: Structure) -> list[tuple[fx.Node, bool]]:
     """Node of every flat output that is a tensor, and whether it lies in a cache."""
     captured = structure.captured
-    output = next(n for n in captured.module.graph.nodes if n.op == "output")
-    flat = pytree.tree_leaves(output.args[0])
     return [
         (node, in_cache)
-        for node, in_cache in zip(flat, captured.caches, strict=True)
+        for node, in_cache in zip(flat_outputs(captured.module.graph), captured.caches, strict=True)
         if isinstance(node, fx.Node) and isinstance(node.meta.get("val"), torch.Tensor)
     ]
 
