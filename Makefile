@@ -17,13 +17,14 @@ env: .venv/.stamp
 # torch first and pinned: a plain "torch" asked for by another package would bring the newest
 # build. The build backend comes from the constraints as well, hence --no-build-isolation.
 # torchvision and timm come without dependencies so that they cannot replace torch; what timm
-# imports is named beside them.
+# imports is named beside them. transformers is there for the tests and the zoo alone.
 .venv/.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) torch hatchling editables
 	$(PIP) --no-build-isolation -e ".[dev]"
 	$(PIP) huggingface_hub safetensors PyYAML pillow
 	$(PIP) --no-deps torchvision timm
+	$(PIP) transformers
 	touch $@
 
 .venv/.stamp-docs: .venv/.stamp
@@ -32,10 +33,6 @@ env: .venv/.stamp
 
 .venv/.stamp-bench: .venv/.stamp
 	$(PIP) --no-deps torch-pruning
-	touch $@
-
-.venv/.stamp-zoo: .venv/.stamp
-	$(PIP) transformers
 	touch $@
 
 demo: env
@@ -63,7 +60,7 @@ docs: .venv/.stamp-docs
 bench: .venv/.stamp-bench
 	$(BIN)/python -m benchmarks
 
-zoo: .venv/.stamp-zoo
+zoo: env
 	$(BIN)/python -m model_zoo
 	$(BIN)/python -m model_zoo --page
 

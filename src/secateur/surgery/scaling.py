@@ -167,8 +167,10 @@ def _moved(node: fx.Node, part: Made) -> Made:
     def operand(n: fx.Node) -> Any:
         if n is node.args[0]:
             return part.labels
-        size = n.meta.get("val")
-        return hint(size) if isinstance(size, torch.SymInt) else size
+        other = n.meta.get("val")
+        if isinstance(other, torch.Tensor):  # for its shape, as in reshape_as
+            return torch.zeros(sizes_of(other), dtype=torch.int64)
+        return hint(other) if isinstance(other, torch.SymInt) else other
 
     if getattr(node.target, "overloadpacket", None) in (aten.neg, aten.to, aten._to_copy):
         return part
