@@ -129,7 +129,7 @@ ENTRIES: dict[str, Entry] = {
     "layoutlm": Entry("SequenceClassification", "text_and_boxes", differs={
         "max_2d_position_embeddings": 64}),
     "ernie": _encoder(),
-    "nystromformer": _encoder(segment_means_seq_len=LENGTH, num_landmarks=4),
+    "nystromformer": _encoder(segment_means_seq_len=LENGTH, num_landmarks=LENGTH),
     "fnet": _encoder(),
     "rembert": _encoder(input_embedding_size=24, output_embedding_size=28),
     "roformer": _encoder(embedding_size=32),

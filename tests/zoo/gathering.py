@@ -54,6 +54,18 @@ class LargestValues(nn.Module):
         return self.head(self.fc1(x).topk(2, dim=1).values)
 
 
+class Repeated(nn.Module):
+    """Every channel twice in a row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(5, 6)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.fc1(x)).repeat_interleave(2, dim=1))
+
+
 class Scaled(nn.Module):
     """Divides by a constant that it makes in forward."""
 
@@ -85,6 +97,7 @@ ENTRIES = (
     Entry("summed_tokens", SummedTokens, floats(4, 5), (Expected(8, rows("fc1") | cols("head")),)),
     Entry("largest_values", LargestValues, floats(4, 5),
           (Expected(10, rows("fc1") | cols("head")),)),
+    Entry("repeated", Repeated, floats(5), (Expected(6, rows("fc1") | cols("head", 2)),)),
     Entry("inner_constant", InnerConstant, floats(5),
           (Expected(7, rows("scaled.0.fc") | cols("head")),)),
 )  # fmt: skip

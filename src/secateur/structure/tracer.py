@@ -31,7 +31,8 @@ RULES: dict[Any, Rule] = {}
 
 
 def rule(*operations: Any) -> Callable[[Rule], Rule]:
-    """Register a rule for operations (``torch.ops.aten.conv2d`` or a python operator)."""
+    """Register a rule for operations: ``torch.ops.aten.conv2d``, a python operator, or the name
+    ``"library.operation"`` of one that an optional library brings."""
 
     def register(function: Rule) -> Rule:
         for operation in operations:
@@ -268,16 +269,14 @@ class Tracer:
         operation = getattr(node.target, "overloadpacket", node.target)
         args = fx.map_arg(node.args, self._operand)
         kwargs = fx.map_arg(node.kwargs, self._operand)
-        function = RULES.get(operation)
+        function = RULES.get(operation) or RULES.get(str(operation))
         if function is None and is_pointwise(node.target):
             function = RULES["pointwise"]
         if function is None:
             if result is not None and not holds_tensor(result):
                 return None
-            if not any(isinstance(self.values.get(n), Value) for n in node.all_input_nodes):
-                if not isinstance(result, torch.Tensor):
-                    return None
-                return zeros(result)
+            if not any(self._may_lose(n) for n in node.all_input_nodes):
+                return _whole(result)
             return self._unknown(node, "no rule for this operation")
         return self._by_rule(function, node, args, kwargs)
 
@@ -328,12 +327,24 @@ class Tracer:
             for part in value if isinstance(value, list) else [value]:
                 if isinstance(part, Value):
                     self.pin(part, reason)
-        result = node.meta.get("val")
-        if isinstance(result, torch.Tensor):
-            return zeros(result)
-        if isinstance(result, (list, tuple)):
-            return [zeros(t) if isinstance(t, torch.Tensor) else None for t in result]
-        return None
+        return _whole(node.meta.get("val"))
+
+    def _may_lose(self, node: fx.Node) -> bool:
+        """Whether anything of a node's result could leave."""
+        value = self.values.get(node)
+        return any(
+            isinstance(part, Value) and any(ids.any() for ids in part)
+            for part in (value if isinstance(value, list) else [value])
+        )
+
+
+def _whole(result: Any) -> Any:
+    """Values of a result of which nothing leaves."""
+    if isinstance(result, torch.Tensor):
+        return zeros(result)
+    if isinstance(result, (list, tuple)):
+        return [zeros(t) if isinstance(t, torch.Tensor) else None for t in result]
+    return None
 
 
 def is_pointwise(target: Any) -> bool:

@@ -30,8 +30,23 @@ class InDouble(TorchDispatchMode):
         def widen(leaf: Any) -> Any:
             return torch.float64 if isinstance(leaf, torch.dtype) and leaf in _FLOATS else leaf
 
+        if func is torch.ops.aten._grouped_mm.default and args[0].dtype == torch.float64:
+            return _grouped_product(*args, **(kwargs or {}))
         named = {name: widen(value) for name, value in (kwargs or {}).items()}
         return func(*(widen(value) for value in args), **named)
+
+
+def _grouped_product(
+    x: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor, *rest: Any, **named: Any
+) -> torch.Tensor:
+    """Rows of x [rows, in] by the matrix of their expert [experts, in, out]; torch has none in
+    float64. ends: where the rows of each expert end."""
+    parts, start = [], 0
+    for expert, end in enumerate(ends.tolist()):
+        parts.append(x[start:end] @ weight[expert])
+        start = end
+    parts.append(x.new_zeros(len(x) - start, weight.shape[2]))
+    return torch.cat(parts)
 
 
 def double(tree: Any) -> Any:

@@ -208,7 +208,10 @@ def repeat_interleave(
     if dim is None or not isinstance(repeats, int):
         return tracer.hold(node, "repeat_interleave with a tensor of counts")
     dim %= len(x)
-    return replaced(x, dim, np.repeat(x[dim], repeats))
+    ids = np.repeat(x[dim], repeats)
+    if isinstance(kwargs.get("output_size"), int):
+        tracer.count(node, "output_size", ids)
+    return replaced(x, dim, ids)
 
 
 def replaced(x: Value, dim: int, ids: np.ndarray) -> Value:
