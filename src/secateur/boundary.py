@@ -51,7 +51,8 @@ def keep_classes(
     lost = np.setdiff1d(np.arange(size), kept)
     nodes = flat_outputs(structure.captured.module.graph)
     ids = np.concatenate([_ids(structure, nodes[place], at)[lost] for place, at in free])
-    return _cut(model, structure, ids, example_inputs, f"keep_classes of {size}")
+    stay = np.concatenate([_ids(structure, nodes[place], at)[kept] for place, at in free])
+    return _cut(model, structure, ids, stay, example_inputs, f"keep_classes of {size}")
 
 
 def drop_features(
@@ -77,13 +78,18 @@ def drop_features(
     structure = trace(model, example_inputs, Boundary(inputs=((place, dim),)))
     nodes = [n for n in structure.captured.module.graph.nodes if n.op == "placeholder"]
     ids = _ids(structure, nodes[place], dim)
-    return _cut(model, structure, ids[lost], example_inputs, "drop_features")
+    return _cut(model, structure, ids[lost], np.delete(ids, lost), example_inputs, "drop_features")
 
 
 def _cut(
-    model: nn.Module, structure: Structure, ids: np.ndarray, inputs: ExampleInputs, why: str
+    model: nn.Module,
+    structure: Structure,
+    ids: np.ndarray,
+    stay: np.ndarray,
+    inputs: ExampleInputs,
+    why: str,
 ) -> nn.Module:
-    """Remove the units that hold the given ids, and verify."""
+    """Remove the units that hold the given ids, none of those that stay, and verify."""
     labels = structure.solution.labels[np.abs(ids)]
     remove: dict[str, list[int]] = {}
     found = np.zeros(len(labels), bool)
@@ -98,6 +104,8 @@ def _cut(
             f"{int((~found).sum())} of {len(found)} cannot leave: what makes or reads them is "
             f"held ({reasons})"
         )
+    if structure.gone(remove)[structure.solution.labels[np.abs(stay)]].any():
+        raise InputError("some of what should stay can only leave along with the rest")
     plan: PruningPlan = describe(structure, remove, type(model).__name__, {"boundary": why})
     pruned = apply(model, plan, inputs, structure=structure)
     verify(model, pruned, plan, inputs, structure=structure, strict=True)

@@ -9,11 +9,11 @@ from difflib import get_close_matches
 from functools import cached_property
 
 import numpy as np
-from torch import fx, nn
+from torch import nn
 
 import secateur.structure.rules  # noqa: F401  (registers the rules)
 from secateur.errors import CaptureError, PlanError
-from secateur.structure.boundary import CLOSED, Boundary, flat_outputs
+from secateur.structure.boundary import CLOSED, Boundary
 from secateur.structure.capture import Captured, capture
 from secateur.structure.explaining import Trail, trail
 from secateur.structure.grouping import Grouping, group
@@ -89,21 +89,11 @@ class Structure:
 
     def lost_inputs(self, remove: Removal) -> dict[tuple[int, int], np.ndarray]:
         """Indices of (place among the flat inputs, dimension) that a removal takes."""
-        nodes = [n for n in self.captured.module.graph.nodes if n.op == "placeholder"]
-        return self._lost(nodes, self.tracer.boundary.inputs, remove)
-
-    def lost_outputs(self, remove: Removal) -> dict[tuple[int, int], np.ndarray]:
-        """The same of the flat outputs."""
-        nodes = flat_outputs(self.captured.module.graph)
-        return self._lost(nodes, self.tracer.boundary.outputs, remove)
-
-    def _lost(
-        self, nodes: Sequence[fx.Node], free: Sequence[tuple[int, int]], remove: Removal
-    ) -> dict[tuple[int, int], np.ndarray]:
         gone = self.gone(remove)[self.solution.labels]
+        nodes = [n for n in self.captured.module.graph.nodes if n.op == "placeholder"]
         return {
             (place, dim): np.flatnonzero(gone[np.abs(self.tracer.values[nodes[place]][dim])])
-            for place, dim in free
+            for place, dim in self.tracer.boundary.inputs
         }
 
     def cost(self, remove: Removal) -> Cost:
