@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 import secateur as sc
 from model_zoo import subjects
 from model_zoo.plans import Plan, halved, halved_evenly, halved_widths
-from oracle import call, largest, leaves, randomise, zeroed
+from oracle import call, largest, leaves, randomise, removed_slices, zeroed
 from secateur.structure.structure import Structure
 from secateur.surgery.applying import origin_of
 from secateur.surgery.reference import InDouble, double, tensor_outputs, zeroed_outputs
@@ -176,16 +176,6 @@ def reference_of(
     except (RuntimeError, TypeError):  # a norm of another layout than the survivors' norm
         return "graph", graph
     return "graph", graph
-
-
-def removed_slices(structure: Structure, plan: Plan) -> dict[tuple[str, int], np.ndarray]:
-    """Indices of every tensor dimension that leave, from the members of the groups alone."""
-    lists: dict[tuple[str, int], list[np.ndarray]] = {}
-    for name, units in plan.items():
-        for member in structure.group(name).members:
-            indices = lists.setdefault((member.tensor, member.dim), [])
-            indices.append(member.index[list(units)].ravel())
-    return {key: np.unique(np.concatenate(value)) for key, value in lists.items()}
 
 
 def neighbours(structure: Structure, remove: Plan, tries: int = 3) -> list[Plan]:

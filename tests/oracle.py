@@ -58,6 +58,16 @@ def find(model: nn.Module, name: str) -> Tensor:
     return getattr(model.get_submodule(owner), leaf)
 
 
+def removed_slices(structure: Any, plan: Mapping[str, Any]) -> dict[tuple[str, int], np.ndarray]:
+    """Indices of every tensor dimension that leave, from the members of the groups alone."""
+    lists: dict[tuple[str, int], list[np.ndarray]] = {}
+    for name, units in plan.items():
+        for member in structure.group(name).members:
+            indices = lists.setdefault((member.tensor, member.dim), [])
+            indices.append(member.index[list(units)].ravel())
+    return {key: np.unique(np.concatenate(value)) for key, value in lists.items()}
+
+
 class SurvivorNorm(nn.Module):
     """Layer norm or RMS norm whose statistic runs over ``alive`` [*normalized_shape] only."""
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import secateur as sc
-from oracle import SurvivorNorm, call, largest, leaves, randomise, zeroed
+from oracle import SurvivorNorm, call, largest, leaves, randomise, removed_slices, zeroed
 from secateur.surgery.applying import origin_of
 from torchvision_shim import import_torchvision
 
@@ -127,16 +127,6 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 def outputs(model: nn.Module, image: Tensor) -> list[Tensor]:
     """In eval mode."""
     return [x.detach() for x in leaves(call(model.eval(), image))]
-
-
-def removed_slices(structure: sc.Structure, plan: Mapping[str, Any]) -> Slices:
-    """Indices of every tensor dimension that leave, from the members of the groups alone."""
-    lists: dict[tuple[str, int], list[np.ndarray]] = {}
-    for name, units in plan.items():
-        for member in structure.group(name).members:
-            indices = lists.setdefault((member.tensor, member.dim), [])
-            indices.append(member.index[list(units)].ravel())
-    return {key: np.unique(np.concatenate(value)) for key, value in lists.items()}
 
 
 class ChannelsFirst(SurvivorNorm):

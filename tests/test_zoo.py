@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import secateur as sc
-from oracle import call, compare, largest, leaves, randomise, zeroed
+from oracle import call, compare, largest, leaves, randomise, removed_slices, zeroed
 from zoo import ZOO, Entry
 
 SEEDS = (0, 1)
@@ -81,16 +81,6 @@ def test_groups_are_those_written_by_hand(name: str) -> None:
     if lines:
         lines += [f"frozen {f.tensor}:{f.dim} by {f.op}" for f in subject(name).structure.frozen]
         pytest.fail(f"{name}\n" + "\n".join(lines), pytrace=False)
-
-
-def removed_slices(structure: sc.Structure, plan: Plan) -> Slices:
-    """Indices of every tensor dimension that leave, from the members of the groups alone."""
-    lists: dict[tuple[str, int], list[np.ndarray]] = {}
-    for name, units in plan.items():
-        for member in structure.group(name).members:
-            indices = lists.setdefault((member.tensor, member.dim), [])
-            indices.append(member.index[units].ravel())
-    return {key: np.unique(np.concatenate(value)) for key, value in lists.items()}
 
 
 def reference(net: Subject, plan: Plan) -> nn.Module:
