@@ -19,6 +19,8 @@ PAGES = Path(__file__).parents[1] / "docs" / "results"
 BENCHMARKS = {
     "speed": ("speed", "speed", "speed.md"),
     "fashion_mnist": ("fashion_mnist", "fashion_mnist_page", "fashion-mnist.md"),
+    "depth": ("depth", "depth", "depth.md"),
+    "zoo_peer": ("zoo_peer", "zoo_peer_page", "zoo-peer.md"),
 }
 
 
@@ -33,18 +35,24 @@ def main() -> None:
     parser.add_argument("--pages", action="store_true", help="only write the pages")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
     parser.add_argument("--nets", nargs="+", default=[], help="of fashion_mnist: only these nets")
+    parser.add_argument(
+        "--models", nargs="+", default=[], help="of zoo_peer: only these, source:name with * and ?"
+    )
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(BENCHMARKS))
     if unknown:
         parser.error(f"no benchmark is called {', '.join(unknown)}; known: {', '.join(BENCHMARKS)}")
     if options.nets and options.names != ["fashion_mnist"]:
         parser.error("--nets belongs to fashion_mnist alone: name that benchmark and no other")
+    if options.models and options.names != ["zoo_peer"]:
+        parser.error("--models belongs to zoo_peer alone: name that benchmark and no other")
     torch.set_num_threads(options.threads)
     for name in options.names or BENCHMARKS:
         module, page, file = BENCHMARKS[name]
         if not options.pages:
+            parts = options.nets or options.models
             import_module(f"benchmarks.{module}").run(
-                options.seeds, options.quick, *([options.nets] if options.nets else [])
+                options.seeds, options.quick, *([parts] if parts else [])
             )
         rows = Ledger(name).rows()
         if rows:

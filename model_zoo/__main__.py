@@ -15,6 +15,7 @@ from benchmarks.ledger import Ledger
 
 from model_zoo import subjects
 from model_zoo.page import page
+from model_zoo.seconds import own_seconds, total_seconds
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "zoo.md"
@@ -58,7 +59,7 @@ def main() -> None:
         running = {pool.submit(in_process, spec, given.limit): spec for spec in todo}
         for number, future in enumerate(as_completed(running), 1):
             spec, row = running[future], future.result()
-            ledger.write({"model": spec}, row, sum(row.get("seconds", {}).values()))
+            ledger.write({"model": spec}, row, total_seconds(row))
             print(f"{number}/{len(todo)} {spec}: {in_words(row)}", flush=True)
 
 
@@ -82,11 +83,11 @@ def in_words(row: dict) -> str:
     """One line."""
     if row["verdict"] == "failed":
         return f"FAILED at {row.get('step', '?')}: {row.get('why')}"
-    seconds = sum(row["seconds"].values())
+    seconds, own = total_seconds(row), own_seconds(row)
     even = row.get("even", {})
     return (
         f"{row['verdict']}, {row['of_effect']:.0e} by {row['reference']}, {row['left']:.0%} left, "
-        f"{row['surgery']}/{even.get('surgery', 'failed')}, {seconds:.0f} s"
+        f"{row['surgery']}/{even.get('surgery', 'failed')}, {seconds:.0f} s, ours {own:.1f}"
     )
 
 

@@ -8,19 +8,20 @@ captured graph is run on the survivors at that operation (what ``secateur.verify
 from __future__ import annotations
 
 import resource
-import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import secateur as sc
 from model_zoo import subjects
 from model_zoo.plans import Plan, halved, halved_evenly, halved_widths
+from model_zoo.seconds import IN_APPLY, IN_TRACE, Clock, export_timed
 from oracle import call, largest, leaves, randomise, removed_slices, zeroed
 from secateur.structure.structure import Structure
 from secateur.surgery.applying import origin_of
@@ -32,17 +33,26 @@ Row = dict[str, Any]
 
 def check(spec: str, seed: int = 0) -> Row:
     """All that the zoo records of one model. Every failure is a verdict with its words."""
+    default = torch.get_default_dtype()
+    try:
+        return _check(spec, seed)
+    finally:
+        torch.set_default_dtype(default)
+
+
+def _check(spec: str, seed: int) -> Row:
     row: Row = {"verdict": "failed"}
     clock = Clock(row)
     step = "build"
     try:
         subject = subjects.build(spec)
         model = randomise(subject.model, seed).eval()
+        torch.set_default_dtype(torch.float64)  # code may make tensors of the default type
         inputs = double(subject.inputs)
         row["params"] = sum(p.numel() for p in model.parameters())
         row["heads"] = subject.heads
         step = "trace"
-        with clock("trace"):
+        with clock("trace"), export_timed(row["seconds"], IN_TRACE):
             structure = sc.trace(model, inputs)
         describe(row, structure)
         if not structure.groups:
@@ -89,22 +99,6 @@ def verdict_of(row: Row) -> str:
     return "exact" if row["exact"] else "adapted"
 
 
-class Clock:
-    """Seconds by part, into a row."""
-
-    def __init__(self, row: Row) -> None:
-        self.seconds = row.setdefault("seconds", {})
-
-    def __call__(self, part: str) -> Clock:
-        self.part, self.start = part, time.perf_counter()
-        return self
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds[self.part] = round(time.perf_counter() - self.start, 3)
-
-
 def describe(row: Row, structure: Structure) -> None:
     """Groups and what is frozen, in numbers and words."""
     row["groups"] = len(structure.groups)
@@ -123,7 +117,7 @@ def one_plan(
 ) -> nn.Module:  # fmt: skip
     """Apply a plan and put effect, error and control into the row."""
     plan = sc.PruningPlan(remove)
-    with clock("apply"):
+    with clock("apply"), export_timed(clock.seconds, IN_APPLY):
         pruned = sc.apply(model, plan, inputs, structure=structure)
     row["surgery"] = origin_of(pruned).kind
     row["fallback"] = "; ".join(origin_of(pruned).notes)[:300]
@@ -133,14 +127,18 @@ def one_plan(
         dense, seen = outputs(model, inputs), outputs(pruned, inputs)
         size = max(float(x.abs().max()) for x in dense)
         reference, zeros = reference_of(model, structure, inputs, remove, seen, row["exact"])
-        effect = largest(zeros(remove), dense)
+        wanted = zeros(remove)
+        effect = largest(wanted, dense)
+        # Where the removal takes nearly all of the output, errors are told by what is left.
+        unit = min(effect, max(float(x.abs().max()) for x in wanted))
         row["reference"] = reference
         row["effect"] = effect / size
-        row["of_effect"] = largest(seen, zeros(remove)) / effect if effect else float("inf")
-        row["control"] = max(
-            largest(seen, zeros(other)) / effect if effect else 0.0
-            for other in neighbours(structure, remove)
-        )
+        row["of_effect"] = largest(seen, wanted) / unit if unit else float("inf")
+        row["control"] = 0.0
+        for other in neighbours(structure, remove) if unit else ():
+            row["control"] = max(row["control"], largest(seen, zeros(other)) / unit)
+            if row["control"] >= NOTICEABLE:
+                break
     return pruned
 
 
@@ -166,7 +164,7 @@ def reference_of(
             if not in_cache and x.is_floating_point()
         ]
 
-    if exact:
+    if exact and all(bool(x.isfinite().all()) for x in own(remove)):  # not zero by zero
         return "own code", own
     try:
         zeros = own(remove)
@@ -178,7 +176,7 @@ def reference_of(
     return "graph", graph
 
 
-def neighbours(structure: Structure, remove: Plan, tries: int = 3) -> list[Plan]:
+def neighbours(structure: Structure, remove: Plan, tries: int = 12) -> list[Plan]:
     """Plans with one unit of a group exchanged for a kept neighbour: each must be noticed."""
     generator = np.random.default_rng(1)
     names = [n for n in remove if 0 < len(remove[n]) < structure.group(n).size]
@@ -203,7 +201,7 @@ def batch_free(pruned: nn.Module, inputs: Any) -> bool:
     size = max(float(x.abs().max()) for x in both)
     for index in ([0], [0, 1, 0]):
         seen = outputs(pruned, _samples(inputs, index))
-        wanted = _samples(both, index)
+        wanted = [_samples_of(x, index, y.shape) for x, y in zip(both, seen, strict=True)]
         if [x.shape for x in seen] != [x.shape for x in wanted]:
             return False
         if largest(seen, wanted) > 1e-8 * size:
@@ -216,6 +214,15 @@ def _samples(tree: Any, index: list[int]) -> Any:
         return tensor[index] if tensor.dim() and tensor.shape[0] == 2 else tensor
 
     return pytree.tree_map_only(Tensor, pick, tree)
+
+
+def _samples_of(output: Tensor, index: list[int], shape: torch.Size) -> Tensor:
+    """Samples of an output, whose batch may be any dimensions: those in which shapes differ."""
+    if output.dim() == len(shape):
+        for dim, size in enumerate(output.shape):
+            if (size, shape[dim]) == (2, len(index)):
+                output = output.index_select(dim, torch.tensor(index))
+    return output
 
 
 def second(row: Row, pruned: nn.Module, inputs: Any, seed: int) -> None:

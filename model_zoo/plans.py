@@ -30,7 +30,7 @@ def halved_evenly(structure: sc.Structure, seed: int) -> Plan:
     plan: Plan = {}
     for group in structure.groups:
         others = [structure.group(name) for name in group.overlaps]
-        if any(other.size > group.size for other in others):
+        if any((other.size, other.name) > (group.size, group.name) for other in others):
             continue
         block = np.zeros(group.size, np.int64)
         for coarse in others:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-SOURCES = ("torchvision", "timm", "transformers")
+SOURCES = ("torchvision", "timm", "transformers", "architectures")
 
 # The oracle and the import of torchvision are shared with the tests, which are no package.
 _TESTS = str(Path(__file__).parents[1] / "tests")

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import secateur as sc
 from secateur.structure.explaining import Step
+from secateur.structure.remedies import REMEDIES
 
 
 def line(model: type[nn.Module], code: str) -> str:
@@ -235,6 +236,33 @@ def test_frozen_names_operation_line_and_reason(
     assert item.source == (line(Held, code) if code else "")
     assert item.reason
     assert reason in item.reason
+
+
+def test_frozen_names_the_module_and_what_would_free_it() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Sequential(nn.Linear(8, 6), Sorted()))
+    structure = sc.trace(model, torch.randn(2, 4))
+    held = {f.tensor: f for f in structure.frozen}
+    assert held["1.0.bias"].module == "1.1"
+    assert "sort along" in held["1.0.bias"].remedy
+    assert "drop_features" in held["0.weight"].remedy
+
+
+class Sorted(nn.Module):
+    """Returns places."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sort(-1).indices * 1.0
+
+
+def test_every_remedy_belongs_to_a_reason_that_is_given() -> None:
+    folder = Path(sc.__file__).parent / "structure"
+    code = "\n".join(
+        path.read_text(encoding="utf-8")
+        for path in folder.rglob("*.py")
+        if path.name != "remedies.py"
+    )
+    lost = [reason for reason in REMEDIES if f'"{reason}' not in code]
+    assert not lost
 
 
 def test_what_has_no_rule_is_noted() -> None:

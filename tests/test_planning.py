@@ -40,6 +40,8 @@ class FakeStructure:
             for name, size in self.sizes.items()
         )
 
+    part: str = ""
+
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import secateur as sc
+from secateur.surgery.reference import InDouble
 
 HEADS, WIDTH = 3, 4
 
@@ -45,3 +46,12 @@ def test_a_head_of_linear_attention_leaves(method: str) -> None:
         assert not torch.allclose(pruned(inputs), model(inputs), rtol=0, atol=1e-3)
     verdict = sc.verify(model, pruned, plan, inputs)
     assert verdict.ok, verdict
+
+
+def test_tensors_of_the_default_type_are_float64_too() -> None:
+    before = torch.get_default_dtype()
+    with InDouble():
+        lowest = torch.full((), torch.finfo(torch.float64).min)
+        assert torch.zeros(2).dtype == torch.float64
+    assert lowest.dtype == torch.float64
+    assert torch.get_default_dtype() == before

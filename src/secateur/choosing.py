@@ -137,7 +137,7 @@ def plan_next(
     Errors: as ``plan``.
     """
     judge = _judge(criterion)
-    place = structure if not removed else trace(pruned, example_inputs)
+    place = structure if not removed else trace(pruned, example_inputs, part=structure.part)
     generator = torch.Generator().manual_seed(_seed(seed))
     found = collect(
         pruned, place, data if judge.needs else None, default_loss, judge.needs, generator

@@ -139,6 +139,7 @@ class Recipe(Section):
     target: TargetSection = TargetSection()
     max_drop: _quantity("drop") | None = None  # type: ignore[valid-type]
     metric: str = "accuracy"
+    part: str = ""
     pruning: PruningSection = PruningSection()
     train_dense: TrainingSection | None = None
     between: TrainingSection | None = None

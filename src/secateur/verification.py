@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +14,10 @@ from secateur.planning import PruningPlan, check
 from secateur.structure.boundary import without
 from secateur.structure.caches import known_caches
 from secateur.structure.inputs import ExampleInputs
+from secateur.structure.parts import part_of
 from secateur.structure.structure import Structure, trace
 from secateur.surgery.reference import InDouble, double, surviving, zeroed_outputs
+from secateur.surgery.tensors import copied
 
 # Two float64 evaluations in another order of summation; see docs/architecture.md.
 RELATIVE_TO_OUTPUT = 1e-10
@@ -62,13 +63,14 @@ def verify(
     strict: raise NotExact instead of returning a verdict that is not ok.
     Errors: PlanMismatch when the plan is not for this model.
     """
-    structure = structure or trace(model, example_inputs)
+    structure = structure or trace(model, example_inputs, part=plan.part)
     check(plan, structure)
     arguments = structure.captured.arguments
     gone = plan.remove
     dense = surviving(structure, gone, zeroed_outputs(model, structure, {}, arguments))
     zeroed = surviving(structure, gone, zeroed_outputs(model, structure, gone, arguments))
-    seen = outputs_in_double(pruned, without(arguments, structure.lost_inputs(gone)))
+    part = part_of(pruned, structure.part)
+    seen = outputs_in_double(part, without(arguments, structure.lost_inputs(gone)))
     if [t.shape for t in seen] != [t.shape for t in zeroed]:
         shapes = [tuple(t.shape) for t in seen], [tuple(t.shape) for t in zeroed]
         raise NotExact(f"the pruned model returns shapes {shapes[0]} where {shapes[1]} is right")
@@ -88,15 +90,19 @@ def verify(
 def outputs_in_double(model: nn.Module, arguments: Any) -> list[torch.Tensor]:
     """Flat tensor outputs of an eval-mode copy of the model in float64."""
     args, kwargs = double(arguments)
-    wide = copy.deepcopy(model).double().eval()
+    wide = copied(model).double().eval()
     with torch.no_grad(), InDouble(), known_caches():
         outputs = pytree.tree_leaves(wide(*args, **kwargs))
     return [t for t in outputs if isinstance(t, torch.Tensor)]
 
 
 def _distance(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
-    return max((float((x - y).abs().max()) for x, y in zip(a, b, strict=True) if x.numel()),
-               default=0.0)  # fmt: skip
+    return max((_apart(x, y) for x, y in zip(a, b, strict=True) if x.numel()), default=0.0)
+
+
+def _apart(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest difference; where the data decide the shapes, and these differ, the larger."""
+    return float((a - b).abs().max()) if a.shape == b.shape else _size([a, b])
 
 
 def _size(tensors: list[torch.Tensor]) -> float:

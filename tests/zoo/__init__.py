@@ -7,6 +7,7 @@ from . import (
     attention_variants,
     chains,
     concat,
+    found,
     functional,
     gated,
     gathering,
@@ -15,6 +16,7 @@ from . import (
     language,
     mixers,
     norms,
+    parametrized,
     positions,
     recurrent,
     reshapes,
@@ -26,6 +28,7 @@ from . import (
     tied,
     torch_attention,
     transposed,
+    written,
 )
 from .table import Entry, Expected
 
@@ -40,6 +43,7 @@ FAMILIES = (
     transposed,
     squeeze_excite,
     norms,
+    parametrized,
     reshapes,
     attention,
     torch_attention,
@@ -53,6 +57,8 @@ FAMILIES = (
     positions,
     gathering,
     scaled_attention,
+    written,
+    found,
 )
 
 ZOO: dict[str, Entry] = {}

@@ -157,7 +157,31 @@ class Prototypes(nn.Module):
         return -(self.fc(x).unsqueeze(1) - self.prototypes).pow(2).sum(-1)
 
 
+class Window(nn.Module):
+    """Channels pass between two bounds of their own: masks joined by ``&``, ``|`` and ``^``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.low = parameter(8, 1, 1)
+        self.high = parameter(8, 1, 1)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        above, below = x >= self.low, x <= self.high
+        passes = (above & below) | (above ^ below)
+        x = x * passes.to(x.dtype) * self.high + self.low
+        return self.head(x.mean((2, 3)))
+
+
 ENTRIES = (
+    Entry(
+        "window",
+        Window,
+        floats(3, 7, 7),
+        (Expected(8, rows("conv") | {"low:0": 1, "high:0": 1} | cols("head")),),
+    ),
     Entry(
         "direct_parameters",
         DirectParameters,

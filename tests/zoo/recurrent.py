@@ -52,6 +52,42 @@ class Cells(nn.Module):
         return self.head(state[0] if isinstance(state, tuple) else state)
 
 
+class ExplicitStates(nn.Module):
+    """First states of zeros, made with the width that the module remembers."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.embed = nn.Embedding(11, 5)
+        self.rnn = nn.LSTM(5, width, batch_first=True)
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        hidden = torch.zeros(1, x.shape[0], self.width, dtype=x.dtype, device=x.device)
+        cell = torch.zeros(1, x.shape[0], self.width, dtype=x.dtype, device=x.device)
+        return self.head(self.rnn(x, (hidden, cell))[0][:, -1])
+
+
+class ExplicitCell(nn.Module):
+    """The same with a cell; the width is a word of the module around it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.embed = nn.Embedding(11, 5)
+        self.cell = nn.LSTMCell(5, width)
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        hidden = x.new_zeros(x.shape[0], self.width)
+        cell = torch.zeros(x.shape[0], self.width, dtype=x.dtype)
+        for step in range(x.shape[1]):
+            hidden, cell = self.cell(x[:, step], (hidden, cell))
+        return self.head(hidden)
+
+
 def cell_gates(count: int) -> tuple[Expected, ...]:
     """The groups of ``Cells`` with ``count`` gates."""
     stacked = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -88,6 +124,8 @@ ENTRIES = (
     Entry("lstm_cell", lambda: Cells(nn.LSTMCell(5, 7)), tokens(3, 11), cell_gates(4)),
     Entry("gru_cell", lambda: Cells(nn.GRUCell(5, 7)), tokens(3, 11), cell_gates(3)),
     Entry("rnn_cell", lambda: Cells(nn.RNNCell(5, 7)), tokens(3, 11), cell_gates(1)),
+    Entry("explicit_states", lambda: ExplicitStates(7), tokens(4, 11), gates(4)),
+    Entry("explicit_cell", lambda: ExplicitCell(7), tokens(3, 11), cell_gates(4)),
     Entry(
         "elman_loop",
         ElmanLoop,

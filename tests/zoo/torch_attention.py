@@ -63,6 +63,21 @@ class Transformer(nn.Module):
         return self.head(self.body(self.source(source), self.target(target)))
 
 
+class CausalEncoder(nn.Module):
+    """The mask is a tensor, and torch compares its values with a causal one's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(5, 12)
+        layer = nn.TransformerEncoderLayer(12, 2, 20, batch_first=True)
+        self.body = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1], dtype=x.dtype)
+        return self.head(self.body(self.embed(x), mask=mask))
+
+
 def packed(layer: str, heads: int, dim: int) -> tuple[Expected, Expected]:
     """Heads, and dimensions of them all, of an attention layer with packed projections."""
     weight, bias = f"{layer}.in_proj_weight:0", f"{layer}.in_proj_bias:0"
@@ -73,6 +88,7 @@ def packed(layer: str, heads: int, dim: int) -> tuple[Expected, Expected]:
 
 
 ENCODER, DECODER = "body.encoder.layers.0", "body.decoder.layers.0"
+LAYER = "body.layers.0"
 
 ENTRIES = (
     Entry(
@@ -168,6 +184,28 @@ ENTRIES = (
                 {"layer.self_attn.in_proj_weight:0": 6, "layer.self_attn.in_proj_bias:0": 6}
                 | cols("layer.self_attn.out_proj", 2),
             ),
+        ),
+        module_surgery=False,
+    ),
+    Entry(
+        "causal_encoder",
+        CausalEncoder,
+        floats(5, 5),
+        (
+            Expected(
+                12,
+                rows("embed")
+                | {f"{LAYER}.self_attn.in_proj_weight:1": 1}
+                | rows(f"{LAYER}.self_attn.out_proj")
+                | norm(f"{LAYER}.norm1")
+                | cols(f"{LAYER}.linear1")
+                | rows(f"{LAYER}.linear2")
+                | norm(f"{LAYER}.norm2")
+                | cols("head"),
+                exact=False,
+            ),
+            Expected(20, rows(f"{LAYER}.linear1") | cols(f"{LAYER}.linear2")),
+            *packed(f"{LAYER}.self_attn", 2, 6),
         ),
         module_surgery=False,
     ),

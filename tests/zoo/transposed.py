@@ -72,7 +72,35 @@ def pixel_unshuffle() -> nn.Module:
     )
 
 
+class Unpooled(nn.Module):
+    """Pooling remembers where its maxima were, and unpooling puts values back there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 6, 3, padding=1)
+        self.conv2 = nn.Conv2d(6, 6, 3, padding=1)
+        self.pool = nn.MaxPool2d(2, return_indices=True)
+        self.unpool = nn.MaxUnpool2d(2)
+        self.conv3 = nn.Conv2d(6, 5, 3, padding=1)
+        self.out = nn.Conv2d(5, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, places = self.pool(F.relu(self.conv1(x)))
+        x = self.unpool(F.relu(self.conv2(x)), places)
+        return self.out(F.relu(self.conv3(x)))
+
+
 ENTRIES = (
+    Entry(
+        "unpooled",
+        Unpooled,
+        floats(3, 8, 8),
+        (
+            # a value goes where its own channel had a maximum, so both sides lose the channel
+            Expected(6, rows("conv1") | cols("conv2") | rows("conv2") | cols("conv3")),
+            Expected(5, rows("conv3") | cols("out")),
+        ),
+    ),
     Entry(
         "decoder",
         decoder,

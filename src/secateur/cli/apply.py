@@ -38,7 +38,7 @@ def apply(
     value = PruningPlan.load(plan)
     subject = opened(model, shape, weights, model_args)
     dense = subject.model.eval()
-    structure = trace(dense, subject.example_inputs)
+    structure = trace(dense, subject.example_inputs, part=value.part)
     pruned = carry_out(
         dense, value, subject.example_inputs, cast(Method, method), structure=structure
     )

@@ -24,6 +24,9 @@ def inspect(
         str | None,
         typer.Option(help="TENSOR:I:J or TENSOR:DIM:I:J: why two indices leave together."),
     ] = None,
+    part: Annotated[
+        str, typer.Option(help="Prune inside this module alone, by its dotted path.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Groups of units, what is frozen and why, and the cost of each."""
@@ -31,7 +34,7 @@ def inspect(
     from secateur.structure.structure import trace
 
     subject = opened(model, shape, weights, model_args)
-    structure = trace(subject.model.eval(), subject.example_inputs)
+    structure = trace(subject.model.eval(), subject.example_inputs, part=part)
     if explain is not None:
         tensor, *numbers = explain.split(":")
         try:
@@ -127,8 +130,9 @@ def _print(document: dict[str, Any]) -> None:
     held.add_column("by", overflow="fold")
     held.add_column("reason")
     for entry in document["frozen"]:
-        by = f"{entry['op']}\n{entry['source']}" if entry["source"] else entry["op"]
-        texts = (entry["tensor"], str(entry["dim"]), str(entry["indices"]), by, entry["reason"])
+        by = "\n".join(filter(None, (entry["op"], entry["module"], entry["source"])))
+        why = entry["reason"] + (f"\nto free it: {entry['remedy']}" if entry["remedy"] else "")
+        texts = (entry["tensor"], str(entry["dim"]), str(entry["indices"]), by, why)
         held.add_row(*map(escape, texts))  # a line of code may look like markup
     if document["frozen"]:
         console.print(held)

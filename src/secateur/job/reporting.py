@@ -187,6 +187,8 @@ def _described(work: Work) -> dict[str, Any]:
                 "op": f.op,
                 "source": f.source,
                 "reason": f.reason,
+                "module": f.module,
+                "remedy": f.remedy,
             }
             for f in structure.frozen
         ],

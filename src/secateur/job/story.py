@@ -62,7 +62,7 @@ def work_on(recipe: Recipe, subject: Subject, folder: Path, listener: Listener) 
         started = time.perf_counter()
         listener.begin("trace")
         dense = subject.build()  # its weights come later: a structure knows of none
-        structure = trace(dense, subject.example_inputs)
+        structure = trace(dense, subject.example_inputs, part=recipe.part)
         if not structure.groups:
             raise InputError(
                 f"nothing of {recipe.model} can leave: all {len(structure.frozen)} dimensions are "

@@ -31,6 +31,8 @@ class StructureLike(Protocol):
     def fingerprint(self) -> str: ...
     @property
     def shapes(self) -> Mapping[str, Sequence[int]]: ...
+    @property
+    def part(self) -> str: ...
     def cost(self, remove: Mapping[str, Sequence[int]], /) -> CostLike: ...
 
 
@@ -84,6 +86,7 @@ def describe(
             "exact": all(group.exact for group in structure.groups if group.name in bare.remove),
         },
         tensors={name: tuple(shape) for name, shape in structure.shapes.items()},
+        part=structure.part,
     )
 
 

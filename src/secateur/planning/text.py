@@ -167,7 +167,7 @@ def read_document(text: str) -> dict[str, Any]:
         raise PlanError('has no "remove", the units that leave; write the plan again')
     _fields(document, "plan", ("schema", "model", "remove", "why", "expect"))
     model = _fields(
-        document.get("model", {}), "model", ("name", "fingerprint", "groups", "tensors")
+        document.get("model", {}), "model", ("name", "fingerprint", "groups", "tensors", "part")
     )
     sizes = dict(named(model.get("groups"), "model.groups"))
     remove: dict[str, Any] = {}
@@ -189,6 +189,7 @@ def read_document(text: str) -> dict[str, Any]:
         "why": document.get("why"),
         "expect": document.get("expect"),
         "tensors": {n: parse_shape(s) for n, s in named(model.get("tensors"), "model.tensors")},
+        "part": model.get("part", ""),
     }
 
 

@@ -43,6 +43,7 @@ class PruningPlan:
     why:         criterion, scope, budget, seed, parent ... (JSON values).
     expect:      ``{"params": [dense, pruned], "flops": [dense, pruned], "exact": bool}``.
     tensors:     tensor name -> shape in the dense model, so that a mismatch can name a tensor.
+    part:        dotted path of the module that is pruned inside, "" for the whole model.
 
     Raises PlanError for units that are not whole numbers from 0, or not below the group's size.
     """
@@ -54,6 +55,7 @@ class PruningPlan:
     why: Mapping[str, Any] = field(compare=False)
     expect: Mapping[str, Any] = field(compare=False)
     tensors: Mapping[str, tuple[int, ...]] = field(compare=False)
+    part: str = field(compare=False)
 
     def __init__(
         self,
@@ -64,6 +66,7 @@ class PruningPlan:
         why: Mapping[str, Any] | None = None,
         expect: Mapping[str, Any] | None = None,
         tensors: Mapping[str, Sequence[int]] | None = None,
+        part: str = "",
     ) -> None:
         units = {name: clean_units(name, given) for name, given in named(remove, "remove")}
         counts = {name: whole(n, 1, f"size of {name!r}") for name, n in named(sizes, "sizes")}
@@ -79,6 +82,7 @@ class PruningPlan:
             "why": MappingProxyType(dict(named(plain(why, "why"), "why"))),
             "expect": MappingProxyType(dict(named(plain(expect, "expect"), "expect"))),
             "tensors": MappingProxyType(shapes),
+            "part": text_value(part, "part"),
         }
         for name, removed in values["remove"].items():
             refuse_out_of_range(name, removed, counts.get(name))
@@ -92,7 +96,8 @@ class PruningPlan:
         # mappingproxy cannot be copied or sent to a worker, and a plan may hang on a model
         remove, sizes, tensors = dict(self.remove), dict(self.sizes), dict(self.tensors)
         why, expect = dict(self.why), dict(self.expect)
-        return PruningPlan, (remove, sizes, self.fingerprint, self.model, why, expect, tensors)
+        rest = (self.fingerprint, self.model, why, expect, tensors, self.part)
+        return PruningPlan, (remove, sizes, *rest)
 
     def __len__(self) -> int:
         """Return the number of removed units; an empty plan is false."""
@@ -142,6 +147,8 @@ class PruningPlan:
         tensors = {name: format_shape(shape) for name, shape in self.tensors.items()}
         model = {"name": self.model, "fingerprint": self.fingerprint}
         model |= {"groups": dict(self.sizes), "tensors": tensors}
+        if self.part:
+            model["part"] = self.part
         why, expect = dict(self.why), dict(self.expect)
         return {"schema": SCHEMA, "model": model, "remove": remove, "why": why, "expect": expect}
 
@@ -235,7 +242,8 @@ def _combine(
     # what either plan was expected to cost does not hold for the result, so expect stays empty
     why = {"operation": sign, "parents": [digest(a), digest(b)]}
     sizes, tensors = {**a.sizes, **b.sizes}, {**a.tensors, **b.tensors}
-    return PruningPlan(units, sizes, a.fingerprint, a.model or b.model, why, tensors=tensors)
+    name = a.model or b.model
+    return PruningPlan(units, sizes, a.fingerprint, name, why, tensors=tensors, part=a.part)
 
 
 def _refuse_other_model(a: PruningPlan, b: PruningPlan) -> None:

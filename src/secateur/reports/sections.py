@@ -138,9 +138,15 @@ def frozen(metrics: Document) -> Markup:
         several = len(entries) > 4
         listed = tag("details", None, tag("summary", None, number), inside) if several else inside
         where = [tag("span", None, "held by "), tag("code", None, op)] if op else []
+        module = str(entries[0].get("module") or "")
+        if module:
+            where += [tag("span", None, " in "), tag("code", None, module)]
         line = tag("pre", {"tabindex": "0"}, source) if source else ""
         heading = tag("h3", None, reason[:1].upper() + reason[1:])
-        cards.append(tag("li", None, heading, tag("p", {"class": "note"}, *where), line, listed))
+        remedy = str(entries[0].get("remedy") or "")
+        freed = tag("p", {"class": "note"}, f"To free it: {remedy}.") if remedy else ""
+        held = tag("p", {"class": "note"}, *where)
+        cards.append(tag("li", None, heading, held, line, freed, listed))
     return tag("ul", {"class": "reasons"}, *cards)
 
 

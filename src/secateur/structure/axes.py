@@ -133,6 +133,11 @@ class Axes:
         return sign * np.broadcast_to(grid.reshape(shape), sizes).reshape(-1).copy()
 
 
+def signed(ids: Ids, zero: np.ndarray) -> Ids:
+    """The ids, positive where values are zero once their units' slices are: ``zero``, bool [n]."""
+    return np.where(zero, np.abs(ids), -np.abs(ids))
+
+
 def labels_of(count: int, pairs: Sequence[tuple[Ids, Ids]]) -> np.ndarray:
     """Connected component of every id [count] under the given pairs of equal-length vectors."""
     if not pairs:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.export import Dim, export
+from torch.nn.modules import transformer
 from torch.utils import _pytree as pytree
 
 from secateur.errors import CaptureError
@@ -62,7 +63,7 @@ def capture(model: nn.Module, example_inputs: ExampleInputs, training: bool = Fa
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         arguments = repeated((args, kwargs), 2)
-        with known_caches():
+        with known_caches(), _masks_as_given():
             try:
                 return _export(model, arguments, training)
             except CaptureError:
@@ -107,6 +108,24 @@ def _export(model: nn.Module, arguments: Any, training: bool) -> Captured:
         return Captured(module, arguments, size, free, training, caches)
     assert failure is not None
     raise CaptureError(_explain(failure)) from failure
+
+
+@contextmanager
+def _masks_as_given() -> Iterator[None]:
+    """torch's transformers compare a mask's values with a causal one's, for speed alone.
+
+    export cannot branch on values; without the hint the mask itself is what attention is given.
+    """
+    looked = transformer._detect_is_causal_mask
+
+    def hint(mask: Any, is_causal: bool | None = None, size: int | None = None) -> bool:
+        return is_causal is True
+
+    transformer._detect_is_causal_mask = hint
+    try:
+        yield
+    finally:
+        transformer._detect_is_causal_mask = looked
 
 
 @contextmanager
@@ -181,6 +200,16 @@ def _copied_body(module: fx.GraphModule, body: fx.Node, operands: list[Any]) -> 
 def source_line(node: fx.Node) -> str:
     """The line of the user's code that made a node, ``file.py:12: code``; "" when unknown."""
     return user_line(str(node.meta.get("stack_trace") or ""))
+
+
+def module_path(node: fx.Node) -> str | None:
+    """Dotted path of the module whose forward made the node."""
+    stack = node.meta.get("nn_module_stack") or {}
+    if not stack:
+        return None
+    path = list(stack.values())[-1][0]
+    path = path.removeprefix("L['self'].").removeprefix("L['self']")
+    return None if path.startswith("_empty_nn_module_stack") else path
 
 
 def user_line(trace: str) -> str:

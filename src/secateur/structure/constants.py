@@ -24,6 +24,20 @@ def is_mutating(node: fx.Node) -> bool:
     return schema is not None and schema.is_mutable
 
 
+def is_written(node: fx.Node) -> bool:
+    """Whether some operation writes into a node's result, or into a view of it."""
+    for user in node.users:
+        if not user.args or user.args[0] is not node:
+            continue
+        if is_mutating(user):
+            return True
+        schema = getattr(user.target, "_schema", None)
+        views = schema is None or any(result.alias_info for result in schema.returns)
+        if views and is_written(user):
+            return True
+    return False
+
+
 def constant_nodes(graph: fx.Graph, known: Collection[str]) -> set[fx.Node]:
     """Nodes whose value depends on no parameter, buffer or input (sizes of the batch aside).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
@@ -11,8 +11,9 @@ from scipy.sparse.csgraph import connected_components
 from torch import fx
 
 from secateur.structure.axes import Sparse, labels_of
-from secateur.structure.capture import source_line
+from secateur.structure.capture import module_path, source_line
 from secateur.structure.groups import Frozen, Group, Member, Role
+from secateur.structure.remedies import remedy_for
 from secateur.structure.rules.convolution import KERNEL
 from secateur.structure.solving import Solution
 from secateur.structure.tracer import Tracer
@@ -215,8 +216,8 @@ def _frozen(
     for number, pin in enumerate(solution.pins):
         for component in np.unique(soft[pin.ids]):
             first_pin.setdefault(int(component), number)
-    held: dict[tuple[str, int, str, str, str], int] = {}
-    lines: dict[int, tuple[str, str]] = {-1: ("", "")}
+    held: dict[tuple[str, int, int, str], int] = {}
+    lines: dict[int, tuple[str, str, str]] = {-1: ("", "", "")}
     block_of = places.block_of
     for position in np.flatnonzero(~covered):
         tensor, dim = places.blocks[block_of[position]]
@@ -225,7 +226,7 @@ def _frozen(
         pin = first_pin.get(int(soft[ids]))
         origin, reason = -1, "it is the only unit: nothing would be left"
         if tensor not in tracer.used:
-            reason = "forward does not use it"
+            reason = solution.pins[pin].reason if pin is not None else "forward does not use it"
         elif pin is not None:
             origin, reason = solution.pins[pin].origin, solution.pins[pin].reason
         elif label in solution.refused:
@@ -237,10 +238,12 @@ def _frozen(
         if origin not in lines:
             node = tracer.origins[origin]
             assert isinstance(node, fx.Node)
-            lines[origin] = (str(node.target), source_line(node))
-        key = (tensor, dim, *lines[origin], reason)
+            lines[origin] = (str(node.target), source_line(node), module_path(node) or "")
+        key = (tensor, dim, origin, reason)
         held[key] = held.get(key, 0) + 1
-    return tuple(
-        Frozen(tensor, dim, count, operation, source, reason)
-        for (tensor, dim, operation, source, reason), count in held.items()
-    )
+    result: dict[Frozen, int] = {}
+    for (tensor, dim, origin, reason), count in held.items():
+        operation, source, module = lines[origin]
+        bare = Frozen(tensor, dim, 0, operation, source, reason, module, remedy_for(reason))
+        result[bare] = result.get(bare, 0) + count
+    return tuple(replace(bare, indices=count) for bare, count in result.items())

@@ -55,6 +55,8 @@ class Frozen:
     op:      the operation that held it, e.g. ``aten.argmax.default``, ``output``.
     source:  the line of the user's code, ``file.py:12: x = x.argmax(1)``, or "".
     reason:  one sentence.
+    module:  dotted path of the module whose forward runs the operation, or "".
+    remedy:  the change to the model, or the call, that would free it, or "".
     """
 
     tensor: str
@@ -63,3 +65,5 @@ class Frozen:
     op: str
     source: str
     reason: str
+    module: str = ""
+    remedy: str = ""

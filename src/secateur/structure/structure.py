@@ -14,11 +14,12 @@ from torch import nn
 import secateur.structure.rules  # noqa: F401  (registers the rules)
 from secateur.errors import CaptureError, PlanError
 from secateur.structure.boundary import CLOSED, Boundary
-from secateur.structure.capture import Captured, capture
+from secateur.structure.capture import Captured
 from secateur.structure.explaining import Trail, trail
 from secateur.structure.grouping import Grouping, group
 from secateur.structure.groups import Frozen, Group
 from secateur.structure.inputs import ExampleInputs
+from secateur.structure.parts import arguments_of, belongs, capture_part, part_of
 from secateur.structure.solving import Solution, solve
 from secateur.structure.tracer import Tracer
 
@@ -43,6 +44,7 @@ class Structure:
     shapes:      shape of every parameter and buffer, by canonical name.
     aliases:     tied name -> canonical name.
     notes:       what could not be captured, in words.
+    part:        dotted path of the module that was read, "" for the whole model.
     """
 
     groups: tuple[Group, ...]
@@ -56,6 +58,7 @@ class Structure:
     grouping: Grouping = field(repr=False)
     captured: Captured = field(repr=False)
     captured_training: Captured | None = field(repr=False)
+    part: str = ""
 
     def group(self, name: str) -> Group:
         """The group of that name. Errors: PlanError with the nearest name."""
@@ -193,26 +196,35 @@ class Ledger:
 
 
 def trace(
-    model: nn.Module, example_inputs: ExampleInputs, boundary: Boundary = CLOSED
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    boundary: Boundary = CLOSED,
+    part: str = "",
 ) -> Structure:
     """Read which indices of which tensors leave together.
 
     example_inputs: a tensor, a tuple, a dict, or a pair (tuple, dict); a batch of 1 is enough.
     boundary: dimensions of inputs and outputs that may leave; see ``keep_classes``.
+    part: dotted path of a module, to prune inside it alone: what it takes and returns stays, and
+          FLOPs are those of the part. For models that torch.export cannot follow as a whole.
     Where eval mode leaves parameters unused (auxiliary heads) the graph of train mode is read too.
-    Errors: CaptureError where torch.export cannot follow the model.
+    Errors: CaptureError where torch.export cannot follow the model; InputError for a part that
+    is not there or not called.
     """
-    captured = capture(model, example_inputs)
+    inputs = arguments_of(model, example_inputs, part)
+    captured = capture_part(model, part, inputs)
     tracer = Tracer(model, boundary)
+    _hold_outside(tracer, model, part)
     tracer.read(captured)
-    if not _trains_more(model, tracer):
-        return _solved(tracer, captured, None, ())
+    if not _trains_more(model, tracer, part):
+        return _solved(tracer, captured, None, (), part)
     try:
-        training = capture(model, example_inputs, training=True)
+        training = capture_part(model, part, inputs, training=True)
     except CaptureError as error:
-        return _solved(tracer, captured, None, (f"train mode was not captured: {error}",))
+        notes = (f"train mode was not captured: {error}",)
+        return _solved(tracer, captured, None, notes, part)
     tracer.read(training)
-    return _solved(tracer, captured, training, ())
+    return _solved(tracer, captured, training, (), part)
 
 
 def with_train_graph(
@@ -224,17 +236,22 @@ def with_train_graph(
     """
     if structure.captured_training is not None:
         return structure
-    training = capture(model, example_inputs, training=True)
+    inputs = structure.captured.arguments if structure.part else example_inputs
+    training = capture_part(model, structure.part, inputs, training=True)
     tracer = structure.tracer.forked()
     tracer.read(training)
-    return _solved(tracer, structure.captured, training, structure.notes)
+    return _solved(tracer, structure.captured, training, structure.notes, structure.part)
 
 
 def _solved(
-    tracer: Tracer, captured: Captured, training: Captured | None, notes: tuple[str, ...]
+    tracer: Tracer,
+    captured: Captured,
+    training: Captured | None,
+    notes: tuple[str, ...],
+    part: str,
 ) -> Structure:
     for name, value in tracer.tensors.items():
-        if name not in tracer.used:
+        if name not in tracer.used and belongs(name, part):
             tracer.pin(value, "forward does not use it")
     unknown = tuple(
         f"{node.target}: {reason}; what it touches is frozen"
@@ -255,13 +272,28 @@ def _solved(
         grouping,
         captured,
         training,
+        part,
     )
 
 
-def _trains_more(model: nn.Module, tracer: Tracer) -> bool:
+def _hold_outside(tracer: Tracer, model: nn.Module, part: str) -> None:
+    """Tensors that are not of the part alone stay."""
+    if not part:
+        return
+    part_of(model, part)
+    names = [*tracer.tensors, *tracer.aliases]
+    for name in names:
+        if not belongs(name, part):
+            canonical = tracer.aliases.get(name, name)
+            tracer.pin(tracer.tensors[canonical], f"it is not of the part '{part}' alone")
+
+
+def _trains_more(model: nn.Module, tracer: Tracer, part: str) -> bool:
     """Parameters that the eval graph does not use may be used in train mode."""
     return any(
-        tracer.aliases.get(name, name) not in tracer.used for name, _ in model.named_parameters()
+        tracer.aliases.get(name, name) not in tracer.used
+        for name, _ in model.named_parameters()
+        if belongs(name, part)
     )
 
 

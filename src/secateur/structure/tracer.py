@@ -28,6 +28,7 @@ from secateur.structure.values import Value, fits, hint, holds_tensor, sizes_of,
 
 Rule = Callable[..., Any]
 RULES: dict[Any, Rule] = {}
+ZEROS = frozenset({torch.ops.aten.zeros.default, torch.ops.aten.zeros_like.default})
 
 
 def rule(*operations: Any) -> Callable[[Rule], Rule]:
@@ -230,20 +231,22 @@ class Tracer:
         )
 
     def _meet_constant(self, node: fx.Node, constant: set[fx.Node]) -> None:
-        """A constant enters the computation: fresh ids, and no zero where an index leaves."""
+        """A constant enters the computation: fresh ids, and zero only where all of it is."""
         result = node.meta.get("val")
+        zero = node.target in ZEROS and not constant.intersection(node.users)  # nor written to
         if isinstance(result, (list, tuple)):
-            value: Any = [self._constant(node, item) for item in result]
+            value: Any = [self._constant(item, zero) for item in result]
         else:
-            value = self._constant(node, result)
+            value = self._constant(result, zero)
         self.values[node] = value
         if isinstance(value, Value):
             self.constants[node] = value
 
-    def _constant(self, node: fx.Node, result: Any) -> Any:
+    def _constant(self, result: Any, zero: bool) -> Any:
         if not isinstance(result, torch.Tensor):
             return result
-        return Value(-self.axes.fresh(size) for size in sizes_of(result))
+        sign = 1 if zero else -1
+        return Value(sign * self.axes.fresh(size) for size in sizes_of(result))
 
     def _read(self, node: fx.Node, captured: Captured) -> Any:
         result = node.meta.get("val")

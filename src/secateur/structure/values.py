@@ -19,9 +19,20 @@ class Value(tuple[Ids, ...]):
         return tuple(len(ids) for ids in self)
 
 
+# Stands for a size that only the data decide. Nothing leaves such a dimension, so that any number
+# does; this one can be divided by most that code divides by.
+UNKNOWN_SIZE = 12
+
+
 def hint(size: Any) -> int:
     """The number behind a size, symbolic or not."""
-    return int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
+    if not isinstance(size, torch.SymInt):
+        return int(size)
+    if size.node.hint is not None:
+        return int(size.node.hint)
+    known = size.node.shape_env.backed_var_to_val
+    symbols = size.node.expr.free_symbols
+    return int(size.node.expr.subs({s: known.get(s, UNKNOWN_SIZE) for s in symbols}))
 
 
 def sizes_of(tensor: torch.Tensor) -> tuple[int, ...]:

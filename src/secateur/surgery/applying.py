@@ -58,7 +58,7 @@ def apply(
     if method not in ("auto", "module", "graph"):
         raise InputError(f"method is {method!r}; expected 'auto', 'module' or 'graph'")
     refuse_nan(model)
-    structure = structure or trace(model, example_inputs)
+    structure = structure or trace(model, example_inputs, part=plan.part)
     check(plan, structure)
     if not plan.tensors:  # written by hand: a saved model must know what it was made from
         plan = describe(structure, plan.remove, plan.model, plan.why)
@@ -78,9 +78,9 @@ def apply(
             if method == "module":
                 raise
             notes = (f"graph surgery was used, because {error}",)
-    result = graph_surgery(model, structure, plan.remove, example_inputs, pure)
-    _remember(result, Origin(plan, "graph", {}, inputs, (*notes, *result.notes)))
-    return result
+    pruned, more = graph_surgery(model, structure, plan.remove, example_inputs, pure)
+    _remember(pruned, Origin(plan, "graph", {}, inputs, (*notes, *more)))
+    return pruned
 
 
 def origin_of(model: nn.Module) -> Origin:

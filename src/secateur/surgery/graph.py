@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+
 import torch
-from torch import nn
+from torch import fx, nn
 
 from secateur.errors import CaptureError, SurgeryError
 from secateur.structure.inputs import ExampleInputs
-from secateur.structure.structure import Removal, Structure, with_train_graph
+from secateur.structure.parts import belongs, part_of, without_prefix
+from secateur.structure.structure import Removal, Structure, fingerprint, with_train_graph
 from secateur.surgery.graph_model import GraphModel, Program, flat_specs
+from secateur.surgery.module import install
 from secateur.surgery.rewriting import Rewritten, rewrite
 from secateur.surgery.tensors import sliced, transient_buffers
 
@@ -19,11 +25,11 @@ def graph_surgery(
     remove: Removal,
     example_inputs: ExampleInputs,
     pure: bool = False,
-) -> GraphModel:
-    """A new model over the captured graphs of eval and train mode, one set of parameters.
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """A new model over the captured graphs of eval and train mode, one set of parameters; notes.
 
-    The caller's model is untouched. Errors: SurgeryError when the train graph couples units
-    that the eval graph does not.
+    Of a structure with a part only that part becomes a graph. The caller's model is untouched.
+    Errors: SurgeryError when the train graph couples units that the eval graph does not.
     """
     notes = list(structure.notes)
     if structure.captured_training is None:
@@ -35,7 +41,9 @@ def graph_surgery(
                 f"because {error}"
             )
     gone = structure.gone(remove)[structure.solution.labels]
-    tensors = sliced(model, structure, remove)
+    part = structure.part
+    everything = sliced(model, structure, remove)
+    tensors = without_prefix(everything, part)
     programs: dict[bool, Program] = {}
     captures = [structure.captured]
     if structure.captured_training is not None:
@@ -43,25 +51,54 @@ def graph_surgery(
     constants: dict[str, torch.Tensor] = {}
     for captured in captures:
         rewritten = rewrite(structure, captured, gone, pure)
+        _strip_prefix(rewritten.graph, part)
         constants.update(_own_constants(rewritten, captured.training))
-        constants.update(_lifted(rewritten, captured.module, tensors, captured.training))
+        holder = captured.module.get_submodule(part)
+        constants.update(_lifted(rewritten, holder, tensors, captured.training))
         programs[captured.training] = Program.of(rewritten.graph, *flat_specs(captured.module))
-    transient = transient_buffers(model) & tensors.keys()
+    transient = transient_buffers(part_of(model, part)) & tensors.keys()
     result = GraphModel(programs, {**tensors, **constants}, transient, tuple(notes))
     result.train(model.training)
+    return with_part(model, part, result, everything), tuple(notes)
+
+
+def with_part(
+    model: nn.Module, part: str, pruned: GraphModel, tensors: Mapping[str, torch.Tensor]
+) -> nn.Module:
+    """A copy of the model that holds the pruned part in the place of the dense one.
+
+    tensors: all of the pruned model by name, so that ties across the part's border stay.
+    """
+    if not part:
+        return pruned
+    memo: dict[int, object] = {id(part_of(model, part)): pruned}
+    result = copy.deepcopy(model, memo)
+    install(result, {n: tensor for n, tensor in tensors.items() if not belongs(n, part)})
     return result
+
+
+def _strip_prefix(graph: fx.Graph, part: str) -> None:
+    for node in graph.nodes:
+        if node.op == "get_attr" and part:
+            node.target = str(node.target).removeprefix(f"{part}.")
 
 
 def _with_equal_groups(
     structure: Structure, model: nn.Module, example_inputs: ExampleInputs
 ) -> Structure:
     both = with_train_graph(structure, model, example_inputs)
-    if both.fingerprint != structure.fingerprint:
+    if _couplings(both) != _couplings(structure):
         raise SurgeryError(
             "in train mode this model couples other units than in eval mode; plan on "
             "secateur.structure.structure.with_train_graph(...)"
         )
     return both
+
+
+def _couplings(structure: Structure) -> str:
+    """What leaves together, whether or not a statistic runs over it (batch norms in training)."""
+    groups = [replace(group, exact=True) for group in structure.groups]
+    return fingerprint(structure.shapes, groups)
 
 
 def _own_constants(rewritten: Rewritten, training: bool) -> dict[str, torch.Tensor]:

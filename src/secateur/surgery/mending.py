@@ -14,6 +14,8 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from secateur.structure.capture import module_path
+from secateur.surgery.ordinals import ordinals
 from secateur.surgery.rewriting import Rewritten
 
 Edits = dict[str, dict[str, Any]]  # module path -> attribute -> new value
@@ -26,6 +28,7 @@ def candidate_edits(model: nn.Module, touched: set[str], rewritten: Rewritten) -
     """
     certain = _of_torch_modules(model, touched, rewritten)
     sizes = _sizes_by_module(rewritten)
+    numbers = ordinals(model)
     found: list[Edits] = []
     for choose in (_last_change, _stays_if_it_may, _first_change):
         edits = {path: dict(attributes) for path, attributes in certain.items()}
@@ -35,7 +38,7 @@ def candidate_edits(model: nn.Module, touched: set[str], rewritten: Rewritten) -
             if known and not isinstance(module, nn.MultiheadAttention):
                 continue
             for name, value in vars(module).items():
-                if name.startswith("_") or name in ("training", *known):
+                if name.startswith("_") or name in ("training", *known) or (path, name) in numbers:
                     continue
                 new = _new_value(value, pairs, choose)
                 if new != value:
@@ -54,7 +57,8 @@ def _of_torch_modules(model: nn.Module, touched: set[str], rewritten: Rewritten)
         for old, new in literals(node, copy, "groups")
         if path is not None and old != new
     }
-    for path in sorted(touched):
+    around = {path for path, m in model.named_modules() if isinstance(m, nn.Transformer)}
+    for path in sorted(touched | around):
         module = model.get_submodule(path)
         wanted = torch_attributes(module, groups.get(path))
         changed = {name: value for name, value in wanted.items() if getattr(module, name) != value}
@@ -157,6 +161,11 @@ def torch_attributes(module: nn.Module, groups: int | None = None) -> dict[str, 
         values = module.in_proj_weight if module.v_proj_weight is None else module.v_proj_weight
         width = module.out_proj.weight.shape[0]
         return {"embed_dim": width, "kdim": keys.shape[1], "vdim": values.shape[1]}
+    if isinstance(module, nn.Transformer):  # it compares the width of its inputs with this
+        norms = [
+            m for m in module.modules() if isinstance(m, nn.LayerNorm) and m.elementwise_affine
+        ]
+        return {"d_model": norms[-1].weight.shape[0]} if norms else {}
     if isinstance(module, nn.RNNBase):
         sizes = {name: tuple(tensor.shape) for name, tensor in module.named_parameters()}
         inner = sizes["weight_hh_l0"][1]
@@ -171,16 +180,6 @@ def torch_attributes(module: nn.Module, groups: int | None = None) -> dict[str, 
             "hidden_size": module.weight_hh.shape[1],  # type: ignore[union-attr]
         }
     return {}
-
-
-def module_path(node: fx.Node) -> str | None:
-    """Dotted path of the module whose forward made the node."""
-    stack = node.meta.get("nn_module_stack") or {}
-    if not stack:
-        return None
-    path = list(stack.values())[-1][0]
-    path = path.removeprefix("L['self'].").removeprefix("L['self']")
-    return None if path.startswith("_empty_nn_module_stack") else path
 
 
 def literals(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 from torch import nn
 
@@ -14,7 +12,13 @@ from secateur.surgery.mending import Edits, candidate_edits, mend, values_of
 from secateur.surgery.proof import compare, runs_equal
 from secateur.surgery.rewriting import Rewritten, rewrite
 from secateur.surgery.scaling import implicit_scales, multiply_rows, row_factors
-from secateur.surgery.tensors import sliced, transient_buffers
+from secateur.surgery.tensors import (
+    copied,
+    owner_of,
+    refresh_weights,
+    sliced,
+    transient_buffers,
+)
 
 Scales = dict[str, tuple[float, ...]]
 
@@ -36,12 +40,18 @@ def module_surgery(
     gone = structure.gone(remove)[structure.solution.labels]
     rewritten = rewrite(structure, structure.captured, gone, pure)
     touched = {
-        name.rpartition(".")[0]
+        owner_of(name)
         for name in tensors
         if tensors[name].shape != structure.shapes[structure.aliases.get(name, name)]
     }
+    modes = {module: module.training for module in result.modules()}
+    result.eval()  # in train mode reading a weight may change buffers (spectral norm)
+    refresh_weights(result)
+    candidates = candidate_edits(result, touched, rewritten)
+    for module, mode in modes.items():
+        module.training = mode
     failure: SurgeryError | None = None
-    for edits in candidate_edits(result, touched, rewritten):
+    for edits in candidates:
         before = values_of(result, edits)
         mend(result, edits)
         try:
@@ -101,6 +111,6 @@ def _copied_without_tensors(model: nn.Module, tensors: dict) -> nn.Module:
         *model.named_buffers(remove_duplicate=False),
     ]:
         memo[id(tensor)] = tensors[name]
-    result = copy.deepcopy(model, memo)
+    result = copied(model, memo)
     install(result, tensors)
     return result

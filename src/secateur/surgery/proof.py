@@ -20,8 +20,9 @@ from torch.utils import _pytree as pytree
 
 from secateur.errors import CaptureError, SurgeryError
 from secateur.structure.caches import known_caches
-from secateur.structure.capture import Captured, capture, source_line, user_line
+from secateur.structure.capture import Captured, source_line, user_line
 from secateur.structure.inputs import ExampleInputs, repeated
+from secateur.structure.parts import capture_part, part_of
 from secateur.structure.structure import Structure
 from secateur.surgery.graph_model import Program, flat_specs
 from secateur.surgery.reference import InDouble, double
@@ -59,7 +60,8 @@ def compare(
     Errors: SurgeryError naming the line where forward does not run.
     """
     try:
-        captured = capture(model, example_inputs)
+        inputs = structure.captured.arguments if structure.part else example_inputs
+        captured = capture_part(model, structure.part, inputs)
     except CaptureError as error:
         line = user_line("".join(_trace(error)))
         raise SurgeryError(
@@ -126,6 +128,8 @@ def runs_equal(
 ) -> bool:
     """Run both in float64 on the arguments and compare all outputs to 1e-9 of their size.
 
+    Errors: SurgeryError where the model does not run.
+
     scales: what rows of the model's tensors are to be multiplied by before it is right.
     """
     holder = copy.deepcopy(model).double().eval()
@@ -137,7 +141,14 @@ def runs_equal(
         expected = pytree.tree_leaves(program.run(holder, args, kwargs))
         for name, factors in scales.items():
             multiply_rows(tensors[name], factors)
-        seen = pytree.tree_leaves(holder(*args, **kwargs))
+        try:
+            seen = pytree.tree_leaves(part_of(holder, structure.part)(*args, **kwargs))
+        except Exception as error:  # the user's own code may raise anything
+            line = user_line("".join(traceback.format_exception(error)))
+            raise SurgeryError(
+                f"forward does not run on the sliced model{f' at {line}' if line else ''}: "
+                f"{_first_line(error)}"
+            ) from error
     pairs = [(a, b) for a, b in zip(seen, expected, strict=True) if isinstance(a, torch.Tensor)]
     return all(
         a.shape == b.shape

@@ -24,7 +24,16 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class InDouble(TorchDispatchMode):
-    """Every float type that code asks for by name becomes float64."""
+    """Every float type that code asks for, by name or by default, becomes float64."""
+
+    def __enter__(self) -> InDouble:
+        self._default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        return super().__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        torch.set_default_dtype(self._default)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         def widen(leaf: Any) -> Any:
@@ -116,14 +125,15 @@ class ZeroedReference(fx.Interpreter):
         return result
 
     def _without_empty_quotients(self, tensor: torch.Tensor, value: Value) -> torch.Tensor:
-        """Nothing, times a quotient by a sum of which nothing is left, is nothing (not NaN)."""
+        """What was divided by zero where an index left is nothing: no survivor reads it."""
         if not tensor.is_floating_point() or bool(torch.isfinite(tensor).all()):
             return tensor
         for dim, ids in enumerate(value):
-            lost = self.gone[np.abs(ids)] & (ids > 0)
+            lost = self.gone[np.abs(ids)]
             if lost.any() and len(ids) == tensor.shape[dim]:
                 index = torch.from_numpy(np.flatnonzero(lost))
-                tensor = tensor.index_fill(dim, index, 0)
+                part = tensor.index_select(dim, index)
+                tensor = tensor.index_copy(dim, index, part.masked_fill(~part.isfinite(), 0))
         return tensor
 
     def _on_survivors(self, node: fx.Node) -> Any:

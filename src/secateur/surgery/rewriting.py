@@ -20,6 +20,12 @@ from secateur.structure.values import Value
 
 aten = torch.ops.aten
 
+# Every index of what these make is like every other: a smaller one is made, not cut out.
+_UNIFORM = frozenset({
+    aten.zeros.default, aten.ones.default, aten.full.default,
+    aten.new_zeros.default, aten.new_ones.default, aten.new_full.default,
+})  # fmt: skip
+
 # Sizes that torch infers when they are written as -1.
 _INFERRED = frozenset({"size", "shape", "sizes"})
 
@@ -146,6 +152,9 @@ def _write_pieces(node: fx.Node, sizes: list[int]) -> None:
         if sizes == _cut(total, sizes[0]):
             _set_argument(node, "split_size", sizes[0])
             return
+    elif node.target is aten.split_with_sizes.default:
+        _set_argument(node, "split_sizes", sizes)
+        return
     node.target = aten.split_with_sizes.default
     node.args = (operand, sizes, 0 if dim is None else dim)
     node.kwargs = {}
@@ -199,19 +208,26 @@ def _slice_constants(
     for node, value in tracer.constants.items():
         if node.graph is not source:
             continue
-        last = nodes[node]
         entering = [nodes[u] for u in node.users if u not in constant and u in nodes]
+        lookups = []
         for dim, ids in enumerate(value):
             lost = gone[np.abs(ids)]
             if not lost.any():
                 continue
-            following = last.next
-            with graph.inserting_before(following):
-                index = _constant(graph, torch.from_numpy(np.flatnonzero(~lost)), constants)
-                last = graph.call_function(aten.index_select.default, (last, dim, index))
-        if last is not nodes[node]:
-            for user in entering:
-                user.replace_input_with(nodes[node], last)
+            if node.target in _UNIFORM and len(entering) == len(node.users):
+                size = list(_argument(nodes[node], "size"))
+                size[dim] = int((~lost).sum())
+                _set_argument(nodes[node], "size", size)
+                continue
+            lookups.append((dim, torch.from_numpy(np.flatnonzero(~lost))))
+        # Where it is read, not where it is made: code may write into it in between.
+        for user in entering if lookups else ():
+            last = nodes[node]
+            with graph.inserting_before(user):
+                for dim, kept in lookups:
+                    index = _constant(graph, kept, constants)
+                    last = graph.call_function(aten.index_select.default, (last, dim, index))
+            user.replace_input_with(nodes[node], last)
 
 
 def _constant(graph: fx.Graph, value: torch.Tensor, constants: dict[str, torch.Tensor]) -> fx.Node:

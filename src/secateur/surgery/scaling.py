@@ -34,6 +34,7 @@ _MOVES = frozenset(
 _SUMS = frozenset({aten.add, aten.sub, aten.cat, aten.stack})
 _PRODUCTS = frozenset({aten.mul, aten.div, aten.matmul, aten.bmm})
 _CLOSED = frozenset({aten.matmul, aten.bmm})
+_PIECES = frozenset({aten.chunk, aten.split, aten.split_with_sizes})
 _LAYERS = {aten.linear: (1, 2), aten.layer_norm: (2, 3), aten.rms_norm: (2,)}
 
 
@@ -137,17 +138,36 @@ def _makers(structure: Structure, node: Any) -> list[Made]:
 
 def _layer(structure: Structure, node: fx.Node, places: tuple[int, ...]) -> Made:
     width = int(node.meta["val"].shape[-1])
-    names = []
+    names, labels = [], torch.arange(width)
     for place in places:
         operand = node.args[place] if place < len(node.args) else None
         if operand is None:
             continue
-        name = _parameter(structure, operand)
-        if name is None:
+        name, rows = _rows_in_parameter(structure, operand)
+        if not name or (names and not torch.equal(rows, labels)):
             raise _Dead("its query is not made by a layer with a weight of its own")
         names.append(name)
-    labels = torch.arange(width).expand(sizes_of(node.meta["val"]))
-    return Made(tuple(names), labels)
+        labels = rows
+    return Made(tuple(names), labels.expand(sizes_of(node.meta["val"])))
+
+
+def _rows_in_parameter(structure: Structure, node: Any) -> tuple[str, Any]:
+    """Name of a parameter and its rows that a weight is, all or a piece; "" for other weights.
+
+    Of a split the rows are a sequence of pieces.
+    """
+    name = _parameter(structure, node)
+    if name is not None:
+        return name, torch.arange(structure.shapes[name][0])
+    operation: Any = getattr(getattr(node, "target", None), "overloadpacket", None)
+    if operation not in _PIECES and getattr(node, "target", None) is not operator.getitem:
+        return "", None
+    name, rows = _rows_in_parameter(structure, node.args[0])
+    if not name or node.target is operator.getitem:
+        return name, rows[node.args[1]] if name else None
+    if (node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)) != 0:
+        return "", None
+    return name, node.target(rows, *node.args[1:], **node.kwargs)
 
 
 def _parameter(structure: Structure, node: Any) -> str | None:

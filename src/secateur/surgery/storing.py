@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import nn
 
 from secateur.errors import InputError, PlanMismatch, SurgeryError
 from secateur.planning import PruningPlan
+from secateur.structure.parts import belongs, part_of, without_prefix
 from secateur.surgery.applying import Origin, apply, origin_of
 from secateur.surgery.description import SCHEMA, Description, read_description
 from secateur.surgery.graph_model import GraphModel, Program
@@ -39,12 +40,13 @@ def save(pruned: nn.Module, folder: str | os.PathLike[str]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     tensors, aliases = _unique_tensors(pruned)
     parameters, notes = None, list(origin.notes)
-    if isinstance(pruned, GraphModel):
-        parameters = sorted(dict(pruned.named_parameters(remove_duplicate=False)))
+    graph_model = part_of(pruned, origin.plan.part)
+    if isinstance(graph_model, GraphModel):
+        parameters = sorted(dict(graph_model.named_parameters(remove_duplicate=False)))
         try:
             programs = {
                 "train" if training else "eval": program_to_json(program)
-                for training, program in pruned.programs.items()
+                for training, program in graph_model.programs.items()
             }
             write_text(folder / "graph.json", json.dumps(programs, separators=(",", ":")))
         except SurgeryError as error:  # load will capture the user's model again
@@ -86,13 +88,16 @@ def load(
     edits = {p: {k: _unplain(v) for k, v in e.items()} for p, e in description.edits.items()}
     scales = {name: tuple(rows) for name, rows in description.scales.items()}
     origin = Origin(plan, description.kind, edits, inputs, tuple(description.notes), scales)
-    if description.kind == "graph" and (folder / "graph.json").exists():
-        model = _from_graph(folder, description, tensors)
+    stored = description.kind == "graph" and (folder / "graph.json").exists()
+    if stored and not plan.part:
+        model: nn.Module = _from_graph(folder, description, tensors)
     elif build_model is None:
         raise InputError(
             f"{folder} holds the weights of your own class; give load the function that builds "
             "the dense model"
         )
+    elif stored:
+        model = _with_graph(folder, build_model(), plan.part, description, tensors)
     elif description.kind == "graph":
         model = apply(build_model(), plan, _example(inputs), "graph")
         _refuse_lack(folder, named_tensors(model), tensors)
@@ -137,42 +142,80 @@ def _from_module(
                 f"{tuple(shape)}; build the dense model"
             )
     _refuse_lack(folder, own, tensors)
-    trainable = set(description.trainable)
-    made: dict[int, nn.Parameter] = {}
-    new: dict[str, torch.Tensor | nn.Parameter] = {}
-    for name, tensor in tensors.items():
-        if name not in own:
-            raise PlanMismatch(f"the built model has no tensor '{name}'; build the dense model")
-        if isinstance(own[name], nn.Parameter):
-            parameter = made.setdefault(id(tensor), nn.Parameter(tensor, name in trainable))
-            new[name] = parameter
-        else:
-            new[name] = tensor
-    install(model, new)
+    _refuse_surplus(own, tensors)
+    parameters = {name for name, tensor in own.items() if isinstance(tensor, nn.Parameter)}
+    install(model, _holders(tensors, parameters, description))
     return model
 
 
+def _refuse_surplus(own: Collection[str], tensors: Mapping[str, torch.Tensor]) -> None:
+    surplus = next((name for name in tensors if name not in own), None)
+    if surplus is not None:
+        raise PlanMismatch(f"the built model has no tensor '{surplus}'; build the dense model")
+
+
+def _holders(
+    tensors: Mapping[str, torch.Tensor], parameters: Collection[str], description: Description
+) -> dict[str, torch.Tensor | nn.Parameter]:
+    """What a module registers by name: tied names hold the same parameter."""
+    trainable = set(description.trainable)
+    made: dict[int, nn.Parameter] = {}
+    return {
+        name: made.setdefault(id(tensor), nn.Parameter(tensor, name in trainable))
+        if name in parameters
+        else tensor
+        for name, tensor in tensors.items()
+    }
+
+
 def _from_graph(
-    folder: Path, description: Description, tensors: dict[str, torch.Tensor]
+    folder: Path, description: Description, tensors: Mapping[str, torch.Tensor]
 ) -> GraphModel:
-    programs = _read_programs(folder / "graph.json")
+    holders = _holders(tensors, _own_parameters(folder, description), description)
+    return _graph_model(folder, description, holders, description.transient)
+
+
+def _with_graph(
+    folder: Path,
+    model: nn.Module,
+    part: str,
+    description: Description,
+    tensors: Mapping[str, torch.Tensor],
+) -> nn.Module:
+    """The user's class with a graph in the place of its pruned part."""
+    own = {n: t for n, t in named_tensors(model).items() if not belongs(n, part)}
+    outside = {n: t for n, t in tensors.items() if not belongs(n, part)}
+    part_of(model, part)
+    _refuse_lack(folder, own, tensors)
+    _refuse_surplus(own, outside)
+    parameters = {f"{part}.{name}" for name in _own_parameters(folder, description)}
+    parameters |= {name for name, tensor in own.items() if isinstance(tensor, nn.Parameter)}
+    holders = _holders(tensors, parameters, description)
+    transient = without_prefix(dict.fromkeys(description.transient), part)
+    inside = without_prefix(holders, part)
+    model.set_submodule(part, _graph_model(folder, description, inside, transient))
+    install(model, {name: holders[name] for name in own})
+    return model
+
+
+def _own_parameters(folder: Path, description: Description) -> list[str]:
     if description.parameters is None:
         raise InputError(f"{folder / 'surgery.json'} lacks 'parameters'; write or copy it again")
+    return description.parameters
+
+
+def _graph_model(
+    folder: Path,
+    description: Description,
+    holders: Mapping[str, torch.Tensor | nn.Parameter],
+    transient: Iterable[str],
+) -> GraphModel:
+    programs = _read_programs(folder / "graph.json")
     for program in programs.values():
         read = (str(node.target) for node in program.graph.nodes if node.op == "get_attr")
-        _refuse_lack(folder, read, tensors)
-    _refuse_lack(folder, description.parameters, tensors)
-    trainable, parameters = set(description.trainable), set(description.parameters)
-    made: dict[int, nn.Parameter] = {}
-    holders: dict[str, torch.Tensor | nn.Parameter] = {}
-    for name, tensor in tensors.items():
-        if name in parameters:
-            parameter = nn.Parameter(tensor, name in trainable)
-            holders[name] = made.setdefault(id(tensor), parameter)
-        else:
-            holders[name] = tensor
-    model = GraphModel(programs, holders, description.transient, tuple(description.notes))
-    return model.eval()
+        _refuse_lack(folder, read, holders)
+    _refuse_lack(folder, _own_parameters(folder, description), holders)
+    return GraphModel(programs, holders, transient, tuple(description.notes)).eval()
 
 
 def _unique_tensors(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

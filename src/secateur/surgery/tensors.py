@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+from typing import TypeVar
+
 import torch
 from torch import nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from secateur.structure.structure import Removal, Structure
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -37,6 +46,31 @@ def transient_buffers(model: nn.Module) -> frozenset[str]:
     )
 
 
+def owner_of(tensor: str) -> str:
+    """Path of the module that uses a tensor by its name, parametrized or not."""
+    module, parametrized, _ = tensor.partition(".parametrizations.")
+    return module if parametrized else tensor.rpartition(".")[0]
+
+
+def copied(model: _Module, memo: Mapping[int, object] | None = None) -> _Module:
+    """A deep copy; torch refuses one of a weight that a hook computed in the last forward."""
+    known = dict(memo or {})
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                known.setdefault(id(value), value.detach().clone())
+    return copy.deepcopy(model, known)
+
+
+def refresh_weights(model: nn.Module) -> None:
+    """Compute anew what the hooks of weight norm and its kind keep as a plain attribute."""
+    with torch.no_grad():
+        for module in model.modules():
+            for hook in module._forward_pre_hooks.values():
+                if isinstance(hook, (WeightNorm, SpectralNorm, BasePruningMethod)):
+                    hook(module, ())
+
+
 def sliced(
     model: nn.Module, structure: Structure, remove: Removal
 ) -> dict[str, torch.Tensor | nn.Parameter]:
@@ -63,7 +97,16 @@ def _slice(
         index = kept.get((name, dim))
         if index is not None:
             new = new.index_select(dim, torch.from_numpy(index).to(new.device))
-    new = new.clone(memory_format=torch.preserve_format)
+    new = new.clone(memory_format=_memory_format(tensor))  # which index_select does not keep
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(new, requires_grad=tensor.requires_grad)
     return new
+
+
+def _memory_format(tensor: torch.Tensor) -> torch.memory_format:
+    for rank, layout in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        if tensor.dim() != rank or tensor.is_contiguous():
+            continue
+        if tensor.is_contiguous(memory_format=layout):
+            return layout
+    return torch.preserve_format

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from secateur.structure.axes import signed
 from secateur.structure.tracer import Tracer, rule
 from secateur.structure.values import Value
 
@@ -27,12 +28,13 @@ def linear(
     result = Value([*x[:-1], weight[0]])
     # A token whose values are zero still gets the bias.
     if bias is not None:
-        result = Value([*(-np.abs(ids) for ids in x[:-1]), weight[0]])
+        produced = signed(weight[0], (weight[0] > 0) & (bias[-1] > 0))
+        result = Value([*(-np.abs(ids) for ids in x[:-1]), produced])
     tracer.work(node, 1, [*result, weight[1]])
     return result
 
 
-@rule(aten.matmul, aten.mm, aten.bmm, aten.mv, aten.dot)
+@rule(aten.matmul, aten.mm, aten.bmm, aten.mv, aten.dot, aten.vdot)
 def matmul(tracer: Tracer, node: fx.Node, a: Value, b: Value) -> Value:
     """a [..., m, k] @ b [..., k, n]; vectors as numpy has it."""
     left = a[-1]
@@ -70,12 +72,12 @@ def addmm(tracer: Tracer, node: fx.Node, bias: Value, a: Value, b: Value, **kwar
     for ids, other in zip(reversed(result), reversed(bias), strict=False):
         if len(other) == len(ids):
             tracer.axes.same(ids, other)
-    signed = [
-        ids if d == len(result) - 1 and len(bias) and len(bias[-1]) == len(ids) else -np.abs(ids)
-        for d, ids in enumerate(result)
-    ]
+    last = result[-1]
+    zero = np.zeros(len(last), bool)
+    if len(bias) and len(bias[-1]) == len(last):
+        zero = (last > 0) & (bias[-1] > 0)
     tracer.work(node, 1, [*result, a[-1]])
-    return Value(signed)
+    return Value([*(-np.abs(ids) for ids in result[:-1]), signed(last, zero)])
 
 
 @rule(aten.einsum)
@@ -134,7 +136,10 @@ def bilinear(
         tracer.axes.same(weight[0], bias[0])
         tracer.produce(bias[0])
     batch = [-np.abs(tracer.tie([a, b])) for a, b in zip(x[:-1], y[:-1], strict=True)]
-    result = Value([*batch, weight[0]])
+    produced = weight[0]
+    if bias is not None:
+        produced = signed(produced, (produced > 0) & (bias[0] > 0))
+    result = Value([*batch, produced])
     tracer.work(node, 1, [*result, weight[1], weight[2]])
     return result
 

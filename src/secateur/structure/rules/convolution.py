@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from secateur.structure.axes import signed
 from secateur.structure.tracer import Tracer, rule
 from secateur.structure.values import Value, result_shape
 
@@ -45,6 +46,7 @@ def conv(
     kernel = int(np.prod([len(k) for k in weight[2:]]))
     if bias is not None:
         space = [-np.abs(ids) for ids in space]
+        produced = signed(produced, (produced > 0) & (bias[0] > 0))
     lead = [ids if bias is None else -np.abs(ids) for ids in x[:channel]]
     result = Value([*lead, produced, *space])
     tracer.work(node, kernel, [*result, weight[1]])
@@ -82,6 +84,7 @@ def conv_transpose(
     kernel = int(np.prod([len(k) for k in weight[2:]]))
     if bias is not None:
         space = [-np.abs(ids) for ids in space]
+        produced = signed(produced, (produced > 0) & (bias[0] > 0))
     lead = [ids if bias is None else -np.abs(ids) for ids in x[:channel]]
     result = Value([*lead, produced, *space])
     tracer.work(node, kernel, [*x, weight[1]])

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from secateur.structure.constants import is_mutating
 from secateur.structure.rules.movement import replaced
 from secateur.structure.tracer import Count, Tracer, rule
 from secateur.structure.values import Value, result_shape
@@ -20,7 +21,7 @@ aten = torch.ops.aten
 def index_select(tracer: Tracer, node: fx.Node, x: Value, dim: int, index: Any) -> Value:
     """Rows chosen by a constant tensor move; rows chosen by data stay."""
     dim %= len(x)
-    chosen = constant_of(node.args[2])
+    chosen = constant_of(node.args[2], node)
     if chosen is None or not x[dim].any():
         tracer.pin(x[dim], "indices are chosen by data")
         return replaced(x, dim, np.zeros(result_shape(node)[dim], np.int64))
@@ -37,7 +38,12 @@ def index(tracer: Tracer, node: fx.Node, x: Value, indices: Sequence[Any]) -> Va
     assert isinstance(operands, (list, tuple))
     first = indexed[0]
     width = len(shape) - (len(x) - len(indexed))
-    chosen = constant_of(operands[first]) if len(indexed) == 1 else None
+    chosen = constant_of(operands[first], node) if len(indexed) == 1 else None
+    chooser = operands[first]
+    mask = chooser.meta["val"] if isinstance(chooser, fx.Node) else None
+    unknown = chosen is None or chosen.ndim > 1
+    if len(indexed) == 1 and mask is not None and mask.dtype == torch.bool and unknown:
+        return _masked(tracer, x, first, mask.dim(), shape[first])
     if chosen is not None and chosen.ndim == 1 and x[first].any():
         if chosen.dtype == bool:
             chosen = np.flatnonzero(chosen)
@@ -61,32 +67,68 @@ def index(tracer: Tracer, node: fx.Node, x: Value, indices: Sequence[Any]) -> Va
     return Value([*rest[:first], *middle, *rest[first:]])
 
 
-def constant_of(node: Any) -> np.ndarray | None:
-    """Evaluate a constant subgraph of the captured graph; None where it is not constant."""
-    if not isinstance(node, fx.Node):
+def _masked(tracer: Tracer, x: Value, first: int, dims: int, count: int) -> Value:
+    """x[..., mask]: the masked dimensions become one, as long as the data decide."""
+    for ids in x[first : first + dims]:
+        tracer.pin(ids, "indices are chosen by data")
+    return Value([*x[:first], np.zeros(count, np.int64), *x[first + dims :]])
+
+
+def constant_of(operand: Any, reader: fx.Node) -> np.ndarray | None:
+    """What ``reader`` finds in a constant of the captured graph; None where it is not constant.
+
+    What was written into it in place, through a view of it perhaps, before it is read is there.
+    """
+    if not isinstance(operand, fx.Node):
         return None
+    needed = _needed(operand, reader)
     values: dict[fx.Node, Any] = {}
-
-    def evaluate(n: fx.Node) -> Any:
-        if n in values:
-            return values[n]
-        if n.op == "get_attr":
-            result = _attribute(n)
-        elif n.op == "call_function" and not any(m.op == "placeholder" for m in _above(n)):
-            args = fx.map_arg(n.args, evaluate)
-            kwargs = fx.map_arg(n.kwargs, evaluate)
-            assert callable(n.target)
-            result = n.target(*args, **kwargs)
+    for node in operand.graph.nodes:
+        if node not in needed:
+            continue
+        if node.op == "get_attr":
+            value = _attribute(node)
+            if value is None:
+                return None
+            values[node] = value
+        elif node.op == "call_function":
+            args = fx.map_arg(node.args, lambda n: values[n])
+            kwargs = fx.map_arg(node.kwargs, lambda n: values[n])
+            assert callable(node.target)
+            values[node] = node.target(*args, **kwargs)
         else:
-            raise LookupError(n.name)
-        values[n] = result
-        return result
-
-    try:
-        result = evaluate(node)
-    except LookupError:
-        return None
+            return None
+    result = values[operand]
     return result.detach().cpu().numpy() if isinstance(result, torch.Tensor) else None
+
+
+def _needed(operand: fx.Node, reader: fx.Node) -> set[fx.Node]:
+    """The node, all that it is made from, and all that is written into any of it."""
+    needed = {operand, *_above(operand)}
+    writes = []
+    for node in operand.graph.nodes:
+        if node is reader:
+            break
+        if is_mutating(node) and node not in needed:
+            writes.append(node)
+    grew = True
+    while grew:
+        grew = False
+        for node in writes:
+            if node not in needed and not needed.isdisjoint(_viewed(node)):
+                needed |= {node, *_above(node)}
+                grew = True
+    return needed
+
+
+def _viewed(write: fx.Node) -> list[fx.Node]:
+    """What an operation writes into, and what that may be a view of."""
+    chain = []
+    target = write.args[0] if write.args else None
+    while isinstance(target, fx.Node):
+        chain.append(target)
+        target = target.args[0] if target.args else None
+    return chain
 
 
 def _above(node: fx.Node) -> set[fx.Node]:
@@ -100,11 +142,11 @@ def _above(node: fx.Node) -> set[fx.Node]:
     return seen
 
 
-def _attribute(node: fx.Node) -> Any:
+def _attribute(node: fx.Node) -> torch.Tensor | None:
+    """A copy of a buffer or of what forward made; None for a parameter, which training moves."""
     module = node.graph.owning_module
     assert module is not None
     owner, _, leaf = str(node.target).rpartition(".")
     holder = module.get_submodule(owner)
-    if leaf in holder._parameters:
-        raise LookupError(node.name)
-    return getattr(holder, leaf)
+    value = None if leaf in holder._parameters else getattr(holder, leaf)
+    return value.detach().clone() if isinstance(value, torch.Tensor) else None

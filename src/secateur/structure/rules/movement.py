@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from secateur.structure.constants import is_written
 from secateur.structure.tracer import Count, Tracer, rule
 from secateur.structure.values import Value, result_shape, sizes_of
 
@@ -19,6 +20,7 @@ aten = torch.ops.aten
 @rule(
     aten.permute, aten.transpose, aten.transpose_, aten.t, aten.mT, aten.movedim, aten.moveaxis,
     aten.swapaxes, aten.swapdims, aten.flip, aten.numpy_T, aten.adjoint, aten.fliplr, aten.flipud,
+    aten.matrix_H,
 )  # fmt: skip
 def permuted(tracer: Tracer, node: fx.Node, x: Value, *args: Any) -> Value:
     """Run the operation itself on labels, one dimension at a time, and read them off."""
@@ -51,7 +53,9 @@ def slice_(
     ids = x[dim]
     chosen = np.arange(len(ids))[slice(start, end, step)]
     if ids.any() and len(chosen) != len(ids):
-        if step != 1:
+        if step != 1 and is_written(node):  # its survivors have no stride: no view can hold them
+            tracer.pin(ids, "every so manieth index is written in place")
+        elif step != 1:
             tracer.counts.append(Count(node, "dim", np.abs(ids), kind="lookup", chosen=chosen))
         elif len(chosen):
             first, after = int(chosen[0]), int(chosen[-1]) + 1

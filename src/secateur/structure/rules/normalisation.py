@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from secateur.structure.axes import signed
 from secateur.structure.tracer import Tracer, rule
 from secateur.structure.values import Value
 
@@ -38,13 +39,15 @@ def batch_norm(
     for vector in (weight, bias, mean, variance):
         if vector is not None:
             tracer.axes.same(x[1], vector[0])
-    if own_statistics and node.target is not _FIXED:
+    own = own_statistics and node.target is not _FIXED
+    if own:
         for d, ids in enumerate(x):
             if d > 1 or (d == 0 and node.target is aten.batch_norm.default):
                 tracer.adapt(node, ids)
-    elif weight is None:
-        return x
-    return Value(np.abs(ids) if d == 1 else -np.abs(ids) for d, ids in enumerate(x))
+    zero = x[1] > 0
+    if mean is not None and not own:
+        zero &= mean[0] > 0
+    return _affine(x, zero, weight, bias)
 
 
 @rule(aten.layer_norm)
@@ -104,14 +107,24 @@ def group_norm(
     bias: Value | None = None,
     *args: Any,
 ) -> Value:
-    """The statistic runs inside each of the groups of channels."""
+    """The statistic runs inside each of the groups of channels, and over the image."""
     outer, inner = tracer.axes.split(x[1], [groups, len(x[1]) // groups])
-    tracer.adapt(node, inner)
+    for ids in (inner, *x[2:]):
+        tracer.adapt(node, ids)
     tracer.count(node, "num_groups", outer)
     for vector in (weight, bias):
         if vector is not None:
             tracer.axes.same(x[1], vector[0])
-    return Value(np.abs(ids) if d == 1 else -np.abs(ids) for d, ids in enumerate(x))
+    return _affine(x, x[1] > 0, weight, bias)
+
+
+def _affine(x: Value, zero: np.ndarray, weight: Value | None, bias: Value | None) -> Value:
+    """x times the weight plus the bias, one of each per channel; ``zero``: where x was zero."""
+    if weight is not None:
+        zero = zero | (weight[0] > 0)
+    if bias is not None:
+        zero = zero & (bias[0] > 0)
+    return Value(signed(ids, zero) if d == 1 else -np.abs(ids) for d, ids in enumerate(x))
 
 
 @rule(aten._weight_norm)

@@ -25,7 +25,9 @@ def resample(tracer: Tracer, node: fx.Node, x: Value, *args: Any, rank: int, **k
     for ids in x[lead:]:
         tracer.pin(ids, "a window slides over it")
     value = Value([*x[:lead], *(np.zeros(hint(size), np.int64) for size in first.shape[lead:])])
-    return [value for _ in result] if several else value
+    if not several:
+        return value
+    return [value, *(Value(-np.abs(ids) for ids in value) for _ in result[1:])]  # and the places
 
 
 for _rank, _operations in {
@@ -46,6 +48,15 @@ for _rank, _operations in {
     ),
 }.items():  # fmt: skip
     rule(*_operations)(partial(resample, rank=_rank))
+
+
+@rule(aten.max_unpool2d, aten.max_unpool3d)
+def unpool(tracer: Tracer, node: fx.Node, x: Value, places: Value, *args: Any) -> Value:
+    """Values back at the places of an image that pooling took them from; zeros around them."""
+    rank = 3 if node.target is aten.max_unpool3d.default else 2
+    for a, b in zip(x, places, strict=True):
+        tracer.axes.same(a, b)
+    return resample(tracer, node, x, rank=rank)
 
 
 @rule(aten.pad, aten.constant_pad_nd, aten.reflection_pad1d, aten.reflection_pad2d)

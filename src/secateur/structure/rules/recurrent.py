@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from secateur.structure.axes import Ids
+from secateur.structure.axes import Ids, signed
 from secateur.structure.tracer import Tracer, rule
 from secateur.structure.values import Value
 
@@ -49,7 +49,12 @@ def recurrent(
     steps = [-np.abs(ids) for ids in x[:-1]]
     for ids in x[:-1]:
         tracer.pin(ids, "a recurrence runs over it")
-    return [Value([*steps, inputs]), *states]
+    if projected or gates == 1:  # the last thing that runs is a layer
+        return [Value([*steps, inputs]), *states]
+    held = _held(states, states[0][-1])
+    inputs = signed(inputs, (inputs > 0) & ~np.tile(held, directions))
+    last = [Value([*(-np.abs(d) for d in s[:-1]), signed(s[-1], ~held)]) for s in states]
+    return [Value([*steps, inputs]), *last]
 
 
 def single_step(
@@ -70,11 +75,15 @@ def single_step(
         for ids in value[:-1]:
             tracer.pin(ids, "a recurrence runs over it")
     steps = [-np.abs(ids) for ids in x[:-1]]
-    if gates > 1:  # a gate lets half of the old state through, whatever it held
-        held = np.any([np.broadcast_to(value[-1] < 0, hidden.shape) for value in states], axis=0)
-        hidden = np.where(held, -np.abs(hidden), hidden)
+    if gates > 1:
+        hidden = signed(hidden, (hidden > 0) & ~_held(states, hidden))
     result = [Value([*steps, hidden]) for _ in states]
     return result if isinstance(state, list) else result[0]
+
+
+def _held(states: Sequence[Value], hidden: Ids) -> np.ndarray:
+    """bool [hidden]: where a gate lets half of an old state through that was not zero."""
+    return np.any([np.broadcast_to(state[-1] < 0, hidden.shape) for state in states], axis=0)
 
 
 def _cell(

@@ -32,14 +32,15 @@ def reduce(tracer: Tracer, node: fx.Node, x: Value, *args: Any, **kwargs: Any) -
     assert isinstance(dims, (list, tuple))
     reduced = {int(d) % len(x) for d in dims} if len(x) else set()
     operation = getattr(node.target, "overloadpacket", None)
+    order = bound.get("ord", bound.get("p"))
+    smallest = isinstance(order, (int, float)) and order < 0  # a norm that zeros would decide
     for d in reduced:
-        if operation not in _SUMS or (x[d] < 0).any():
+        if operation not in _SUMS or smallest or (x[d] < 0).any():
             tracer.adapt(node, x[d])
     keep = bool(bound.get("keepdim", False))
-    # log-sum-exp of zeros is not zero
-    sign = -1 if operation is aten.logsumexp else 1
+    log = operation is aten.logsumexp  # that of zeros is not zero
     result = Value(
-        np.zeros(1, np.int64) if d in reduced else sign * ids
+        np.zeros(1, np.int64) if d in reduced else -np.abs(ids) if log else ids
         for d, ids in enumerate(x)
         if keep or d not in reduced
     )
