@@ -71,14 +71,14 @@ def _check(row: Row, spec: str, told: str, seed: int) -> None:
         dense = hints_of.dense_run(model, inputs)
     row["attention"] = dense.attention
     hints = hints_of.find(model)
-    row["hints"] = len(hints.num_heads) + len(hints.out_channel_groups) + len(hints.merging)
+    row["hints"] = hints.count
     names = {module: name for name, module in model.named_modules()}
     row["ignored"] = [names[module] for module in dense.makers][:20]
     before = reference.shapes(model)
     kept = copy.deepcopy(model) if row["params"] < LARGE else None
     text = isinstance(inputs, dict) and "input_ids" in inputs and "pixel_values" not in inputs
     if told == "hints":
-        quiet(model)
+        hints_of.quiet(model)
         prune(row, model, inputs, dense, hints, heads_whole=text)
     else:
         prune(row, model, inputs, dense, Hints(), heads_whole=False)
@@ -98,7 +98,7 @@ def _check(row: Row, spec: str, told: str, seed: int) -> None:
         raise Failure("output shape", f"outputs of shapes {shapes[0]} became {shapes[1]}")
     untouched = kept or build(spec, seed)[0]
     if told == "hints":
-        quiet(untouched)
+        hints_of.quiet(untouched)
     compare(row, untouched, inputs, dense.outputs, seen, gone, lambda: outputs(model, inputs))
     with stage("batch", "the pruned model does not run on one sample or three"):
         row["batch_free"] = batch_free(model, inputs)
@@ -110,18 +110,6 @@ def build(spec: str, seed: int) -> tuple[nn.Module, Any]:
     """The dense model and its inputs as the zoo has them."""
     subject = subjects.build(spec)
     return randomise(subject.model, seed).eval(), double(subject.inputs)
-
-
-def quiet(model: nn.Module) -> None:
-    """As its examples: no cache where a model has one, and no fused attention in timm.
-
-    The fused one would take its scale from the width that is left of a head.
-    """
-    for module in model.modules():
-        if "fused_attn" in vars(module):
-            module.fused_attn = False  # type: ignore[assignment]
-    if hasattr(getattr(model, "config", None), "use_cache"):
-        model.config.use_cache = False  # type: ignore[union-attr]
 
 
 def prune(

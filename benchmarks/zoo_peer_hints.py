@@ -50,9 +50,13 @@ class Hints:
     num_heads: dict[nn.Module, int] = field(default_factory=dict)
     out_channel_groups: dict[nn.Module, int] = field(default_factory=dict)
     merging: list[type[nn.Module]] = field(default_factory=list)
+    cache: bool = False
 
-    def __bool__(self) -> bool:
-        return bool(self.num_heads or self.out_channel_groups or self.merging)
+    @property
+    def count(self) -> int:
+        """Things to tell, 0 if there are none."""
+        told = len(self.num_heads) + len(self.out_channel_groups) + len(self.merging)
+        return told + self.cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +149,20 @@ def find(model: nn.Module) -> Hints:
         if isinstance(gate := getattr(module, "gate_up_proj", None), nn.Linear):
             groups[gate] = 2
     merging = {type(m) for m in model.modules() if _merges(m)}
-    return Hints(attentions, heads, groups, list(merging))
+    cache = bool(getattr(getattr(model, "config", None), "use_cache", False))
+    return Hints(attentions, heads, groups, list(merging), cache)
+
+
+def quiet(model: nn.Module) -> None:
+    """No cache where a model has one, and as in its example no fused attention in timm.
+
+    The fused one would take its scale from the width that is left of a head.
+    """
+    for module in model.modules():
+        if "fused_attn" in vars(module):
+            module.fused_attn = False  # type: ignore[assignment]
+    if hasattr(getattr(model, "config", None), "use_cache"):
+        model.config.use_cache = False  # type: ignore[union-attr]
 
 
 def _attention(module: nn.Module, model: nn.Module) -> Attention | None:

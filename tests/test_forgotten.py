@@ -290,3 +290,19 @@ def test_an_auxiliary_head_is_cut_and_trains() -> None:
     sum(answer.square().mean() for answer in answers).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in pruned.parameters())
     assert len(model.train()(*inputs)) == 2
+
+
+def test_torchscript_and_inference_mode_are_refused_in_a_sentence() -> None:
+    model, inputs = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2)), torch.randn(2, 4)
+    with pytest.raises(sc.InputError, match="outside of it"), torch.inference_mode():
+        sc.trace(model, inputs)
+    with pytest.raises(sc.InputError, match="TorchScript"):
+        sc.trace(torch.jit.trace(model, inputs), inputs)
+
+
+def test_a_model_with_a_computed_weight_is_measured_and_exported(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 6)), nn.Linear(6, 2))
+    inputs = torch.randn(2, 4)
+    model(inputs).sum().backward()  # the computed weight is no leaf now
+    result = sc.compress(model, target={"params": "0.8x"}, example_inputs=inputs, epochs=0)
+    assert result.reached

@@ -13,11 +13,11 @@ from secateur.errors import NotExact
 from secateur.planning import PruningPlan, check
 from secateur.structure.boundary import without
 from secateur.structure.caches import known_caches
+from secateur.structure.copying import copied
 from secateur.structure.inputs import ExampleInputs
 from secateur.structure.parts import part_of
 from secateur.structure.structure import Structure, trace
 from secateur.surgery.reference import InDouble, double, surviving, zeroed_outputs
-from secateur.surgery.tensors import copied
 
 # Two float64 evaluations in another order of summation; see docs/architecture.md.
 RELATIVE_TO_OUTPUT = 1e-10

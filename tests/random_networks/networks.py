@@ -228,8 +228,9 @@ def repeated(draw: st.DrawFn, program: Program) -> Node | None:
 
 def read_out(draw: st.DrawFn, x: Value) -> Piece | None:
     """What stands between a tensor and the output; None for nothing."""
-    kinds = ["linear", "flat", "linear", "flat", "linear", "flat", "none"]
-    kinds += ["convolution"] * (6 if x.rank == 3 else 2) if x.rank in (2, 3) else []
+    kinds = ["linear", "flat"] * 6
+    kinds += ["convolution"] * (10 if x.rank == 3 else 4) if x.rank in (2, 3) else []
+    kinds.append("none")
     kind = draw(st.sampled_from(kinds))
     if x.vocabulary or kind == "none":
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import traceback
 import warnings
@@ -19,6 +18,7 @@ from secateur.errors import CaptureError, InputError
 from secateur.exporters._names import give_signature
 from secateur.structure.caches import known_caches
 from secateur.structure.capture import user_line
+from secateur.structure.copying import copied
 from secateur.structure.inputs import (
     ExampleInputs,
     as_arguments,
@@ -107,7 +107,7 @@ def captured(model: nn.Module, example_inputs: ExampleInputs, dynamic_batch: boo
 
     Errors: CaptureError where torch.export cannot follow; InputError where the model does not run.
     """
-    own = copy.deepcopy(model).cpu().eval()
+    own = copied(model).cpu().eval()
     args, kwargs = map_tensors(lambda t: t.detach().cpu(), as_arguments(example_inputs))
     arguments = args, kwargs
     give_signature(own, args, kwargs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from secateur.protocols import Data, Subject
 from secateur.reports.html import write_html
 from secateur.reports.notebook import snippet
 from secateur.reports.terminal import as_text
+from secateur.structure.copying import copied
 from secateur.surgery.applying import refuse_nan
 from secateur.surgery.storing import load
 
@@ -120,9 +120,9 @@ def compress(
             }
     checked = read_recipe(document, "compress")
     check_recipe(checked)
-    original = copy.deepcopy(model).cpu().eval()
+    original = copied(model).cpu().eval()
     subject = Subject(
-        type(model).__name__, original, lambda: copy.deepcopy(original), example_inputs, data
+        type(model).__name__, original, lambda: copied(original), example_inputs, data
     )
     subject = with_inputs(subject, data, checked.input)
     with tempfile.TemporaryDirectory() as temporary:

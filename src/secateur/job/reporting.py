@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 import time
 from typing import Any
@@ -18,6 +17,7 @@ from secateur.job.work import Work
 from secateur.metrics import evaluate, get_metric
 from secateur.quantities import parse_quantity
 from secateur.reports.html import write_html
+from secateur.structure.copying import copied
 from secateur.surgery.applying import origin_of
 from secateur.surgery.storing import save
 from secateur.training.devices import resolve
@@ -112,7 +112,7 @@ def _evaluated(work: Work, model: nn.Module, side: str) -> dict[str, Any]:
         return {"metric": None, "train_metric": None}
     work.listener.tick("measure", 0, f"evaluating {side}")
     device = resolve(work.recipe.device)
-    model = copy.deepcopy(model).to(device).eval()
+    model = copied(model).to(device).eval()
     found = {}
     for name, dataset, limit in (
         ("metric", data.test if data.test is not None else data.val, None),

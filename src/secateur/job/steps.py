@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from secateur.planning import describe, digest
 from secateur.protocols import Subject
 from secateur.quantities import Quantity
 from secateur.repair.batch_norm import recalibrate
+from secateur.structure.copying import copied
 from secateur.surgery.applying import apply, origin_of
 from secateur.surgery.embedding import embed, unscaled, with_tensors
 from secateur.surgery.storing import save
@@ -45,7 +45,7 @@ def prune(work: Work, step: int) -> dict[str, Any]:
     if before is not None:  # what was learnt since, among zeros
         pruned = work.model()
         tensors = unscaled(pruned, structure, origin_of(pruned).scales)
-        dense = with_tensors(copy.deepcopy(dense), structure, embed(structure, removed, tensors))
+        dense = with_tensors(copied(dense), structure, embed(structure, removed, tensors))
     data = work.subject.data
     calibration = None
     if data is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,12 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from secateur.structure.copying import copied
 from secateur.surgery.tensors import named_tensors
 
 
 def evaluating(model: nn.Module) -> nn.Module:
     """A copy in eval mode, on the model's own device."""
-    return copy.deepcopy(model).eval()
+    return copied(model).eval()
 
 
 def without_data(model: nn.Module) -> nn.Module:
@@ -29,7 +29,7 @@ def without_data(model: nn.Module) -> nn.Module:
         if isinstance(tensor, nn.Parameter):
             empty = nn.Parameter(empty, tensor.requires_grad)
         memo[id(tensor)] = empty
-    return copy.deepcopy(model, memo).eval()
+    return copied(model, memo).eval()
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,6 +10,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError
+from secateur.structure.copying import copied
 from secateur.structure.inputs import ExampleInputs, as_arguments, map_tensors
 
 
@@ -24,7 +24,7 @@ def runner(
     Errors: InputError for less than one thread.
     """
     _check(threads)
-    own = copy.deepcopy(model).eval()
+    own = copied(model).eval()
     if device is not None:
         own = own.to(device)
     place = next((t.device for t in [*own.parameters(), *own.buffers()]), torch.device("cpu"))

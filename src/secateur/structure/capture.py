@@ -25,7 +25,7 @@ from torch.export import Dim, export
 from torch.nn.modules import transformer
 from torch.utils import _pytree as pytree
 
-from secateur.errors import CaptureError
+from secateur.errors import CaptureError, InputError
 from secateur.structure.caches import known_caches, leaves_in_caches
 from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size, is_batched, repeated
 
@@ -54,8 +54,15 @@ class Captured:
 def capture(model: nn.Module, example_inputs: ExampleInputs, training: bool = False) -> Captured:
     """Capture ``model`` in eval or train mode; its modes are restored afterwards.
 
-    Errors: CaptureError naming the line of the model's code that export could not follow.
+    Errors: CaptureError naming the line of the model's code that export could not follow;
+    InputError for TorchScript, and inside ``torch.inference_mode()``.
     """
+    if torch.is_inference_mode_enabled():
+        raise InputError(
+            "torch.inference_mode() is on, which makes no trainable tensors; prune outside of it"
+        )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError("this is a TorchScript module; give the model that it was made from")
     args, kwargs = as_arguments(example_inputs)
     modes = {module: module.training for module in model.modules()}
     model.train(training)

@@ -20,6 +20,7 @@ from secateur.structure.grouping import Grouping, group
 from secateur.structure.groups import Frozen, Group
 from secateur.structure.inputs import ExampleInputs
 from secateur.structure.parts import arguments_of, belongs, capture_part, part_of
+from secateur.structure.reading import read
 from secateur.structure.solving import Solution, solve
 from secateur.structure.tracer import Tracer
 
@@ -215,7 +216,7 @@ def trace(
     captured = capture_part(model, part, inputs)
     tracer = Tracer(model, boundary)
     _hold_outside(tracer, model, part)
-    tracer.read(captured)
+    read(tracer, captured)
     if not _trains_more(model, tracer, part):
         return _solved(tracer, captured, None, (), part)
     try:
@@ -223,7 +224,7 @@ def trace(
     except CaptureError as error:
         notes = (f"train mode was not captured: {error}",)
         return _solved(tracer, captured, None, notes, part)
-    tracer.read(training)
+    read(tracer, training)
     return _solved(tracer, captured, training, (), part)
 
 
@@ -239,7 +240,7 @@ def with_train_graph(
     inputs = structure.captured.arguments if structure.part else example_inputs
     training = capture_part(model, structure.part, inputs, training=True)
     tracer = structure.tracer.forked()
-    tracer.read(training)
+    read(tracer, training)
     return _solved(tracer, structure.captured, training, structure.notes, structure.part)
 
 

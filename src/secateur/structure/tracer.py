@@ -1,4 +1,4 @@
-"""Read a captured graph into axes: dispatch every node to the rule of its operation.
+"""What the rules of operations state while a graph is read (``reading.py``).
 
 A rule is a function ``rule(tracer, node, *args, **kwargs) -> Value | list[Value] | None``; the
 arguments are the node's own with every tensor replaced by its ``Value`` and every symbolic size
@@ -11,7 +11,6 @@ by its number. A rule states facts on ``tracer.axes`` and notes three things bes
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,14 +20,11 @@ import torch
 from torch import fx, nn
 
 from secateur.structure.axes import Axes, Ids
-from secateur.structure.boundary import CLOSED, Boundary, flat_outputs
-from secateur.structure.capture import Captured
-from secateur.structure.constants import constant_nodes
-from secateur.structure.values import Value, fits, hint, holds_tensor, sizes_of, zeros
+from secateur.structure.boundary import CLOSED, Boundary
+from secateur.structure.values import Value, zeros
 
 Rule = Callable[..., Any]
 RULES: dict[Any, Rule] = {}
-ZEROS = frozenset({torch.ops.aten.zeros.default, torch.ops.aten.zeros_like.default})
 
 
 def rule(*operations: Any) -> Callable[[Rule], Rule]:
@@ -141,8 +137,6 @@ class Tracer:
         )
         return copy
 
-    # -- what rules say -------------------------------------------------------------------
-
     def count(self, node: fx.Node, argument: str, ids: Ids, item: int | None = None) -> None:
         """The literal ``argument`` (or its ``item``) of ``node`` is ``len(ids)``."""
         if ids.any():
@@ -205,124 +199,6 @@ class Tracer:
         for ids in value:
             self.axes.pin(ids, reason)
 
-    # -- reading --------------------------------------------------------------------------
-
-    def read(self, captured: Captured) -> None:
-        """Read one captured graph."""
-        known = self.tensors.keys() | self.aliases.keys()
-        constant = constant_nodes(captured.module.graph, known)
-        self.inputs = [n for n in captured.module.graph.nodes if n.op == "placeholder"]
-        for node in captured.module.graph.nodes:
-            self.axes.origin = len(self.origins)
-            self.origins.append(node)
-            if node in constant:
-                continue
-            for operand in node.all_input_nodes:
-                if operand in constant and operand not in self.values:
-                    self._meet_constant(operand, constant)
-            self.values[node] = self._read(node, captured)
-
-    def _input(self, node: fx.Node) -> Value:
-        """Zeros, of which nothing leaves; fresh indices where the boundary is open."""
-        place = self.inputs.index(node)
-        return Value(
-            self.axes.fresh(size) if self.boundary.frees_input(place, dim) else np.zeros(size, int)
-            for dim, size in enumerate(sizes_of(node.meta["val"]))
-        )
-
-    def _meet_constant(self, node: fx.Node, constant: set[fx.Node]) -> None:
-        """A constant enters the computation: fresh ids, and zero only where all of it is."""
-        result = node.meta.get("val")
-        zero = node.target in ZEROS and not constant.intersection(node.users)  # nor written to
-        if isinstance(result, (list, tuple)):
-            value: Any = [self._constant(item, zero) for item in result]
-        else:
-            value = self._constant(result, zero)
-        self.values[node] = value
-        if isinstance(value, Value):
-            self.constants[node] = value
-
-    def _constant(self, result: Any, zero: bool) -> Any:
-        if not isinstance(result, torch.Tensor):
-            return result
-        sign = 1 if zero else -1
-        return Value(sign * self.axes.fresh(size) for size in sizes_of(result))
-
-    def _read(self, node: fx.Node, captured: Captured) -> Any:
-        result = node.meta.get("val")
-        if node.op == "placeholder":
-            return self._input(node) if isinstance(result, torch.Tensor) else None
-        if node.op == "get_attr":
-            name = str(node.target)
-            name = self.aliases.get(name, name)
-            if name in self.tensors:
-                self.used.add(name)
-                return self.tensors[name]
-            return None
-        if node.op == "output":
-            for place, operand in enumerate(flat_outputs(captured.module.graph)):
-                value = self.values.get(operand)
-                in_cache = place < len(captured.caches) and captured.caches[place]
-                for dim, ids in enumerate(value if isinstance(value, Value) else ()):
-                    if not in_cache and not self.boundary.frees_output(place, dim):
-                        self.pin(ids, "it is an output of the model")
-            return None
-        if node.op != "call_function":
-            return self._unknown(node, "a call that is not an operation")
-        operation = getattr(node.target, "overloadpacket", node.target)
-        args = fx.map_arg(node.args, self._operand)
-        kwargs = fx.map_arg(node.kwargs, self._operand)
-        function = RULES.get(operation) or RULES.get(str(operation))
-        if function is None and is_pointwise(node.target):
-            function = RULES["pointwise"]
-        if function is None:
-            if result is not None and not holds_tensor(result):
-                return None
-            if not any(self._may_lose(n) for n in node.all_input_nodes):
-                return _whole(result)
-            return self._unknown(node, "no rule for this operation")
-        return self._by_rule(function, node, args, kwargs)
-
-    def _by_rule(self, function: Rule, node: fx.Node, args: Any, kwargs: Any) -> Any:
-        """Apply a rule; one that does not understand the call counts as missing, and is reported.
-
-        What it stated before it failed stays: more facts only hold more back.
-        """
-        counts = len(self.counts)
-        try:
-            result = function(self, node, *args, **kwargs)
-            mismatch = not fits(result, node.meta.get("val"))
-        except (TypeError, ValueError, LookupError, AssertionError, StopIteration) as error:
-            del self.counts[counts:]
-            return self._unknown(node, f"its rule does not understand this call ({error!r})")
-        if mismatch:
-            del self.counts[counts:]
-            return self._unknown(node, "its rule gives another shape than the operation")
-        if isinstance(result, list):
-            return [self._without_lone(part) for part in result]
-        return self._without_lone(result)
-
-    def _without_lone(self, value: Any) -> Any:
-        """A dimension cut down to one index: without it nothing would be left, so it stays."""
-        if not isinstance(value, Value) or not any(len(ids) == 1 and ids[0] for ids in value):
-            return value
-        for ids in value:
-            if len(ids) == 1:
-                self.pin(ids, "it is used by itself")
-        return Value(np.zeros(1, np.int64) if len(ids) == 1 else ids for ids in value)
-
-    def _operand(self, node: fx.Node) -> Any:
-        value = self.values.get(node)
-        if value is not None:
-            return value
-        result = node.meta.get("val")
-        return hint(result) if isinstance(result, (torch.SymInt, int)) else result
-
-    def _unknown(self, node: fx.Node, reason: str) -> Any:
-        """Pin all that an operation touches; a missing rule costs compression, nothing else."""
-        self.unknown[node] = reason
-        return self.hold(node, reason)
-
     def hold(self, node: fx.Node, reason: str) -> Any:
         """Pin every operand of a node and return a result of which nothing leaves."""
         for operand in node.all_input_nodes:
@@ -330,34 +206,13 @@ class Tracer:
             for part in value if isinstance(value, list) else [value]:
                 if isinstance(part, Value):
                     self.pin(part, reason)
-        return _whole(node.meta.get("val"))
-
-    def _may_lose(self, node: fx.Node) -> bool:
-        """Whether anything of a node's result could leave."""
-        value = self.values.get(node)
-        return any(
-            isinstance(part, Value) and any(ids.any() for ids in part)
-            for part in (value if isinstance(value, list) else [value])
-        )
+        return whole(node.meta.get("val"))
 
 
-def _whole(result: Any) -> Any:
+def whole(result: Any) -> Any:
     """Values of a result of which nothing leaves."""
     if isinstance(result, torch.Tensor):
         return zeros(result)
     if isinstance(result, (list, tuple)):
         return [zeros(t) if isinstance(t, torch.Tensor) else None for t in result]
     return None
-
-
-def is_pointwise(target: Any) -> bool:
-    """Whether torch itself tags an operation as point-wise."""
-    return isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags
-
-
-def getitem(tracer: Tracer, node: fx.Node, value: Any, index: Any) -> Any:
-    """An element of an operation with several results."""
-    return value[index] if isinstance(value, list) else None
-
-
-RULES[operator.getitem] = getitem

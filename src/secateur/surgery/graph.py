@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -10,6 +9,7 @@ import torch
 from torch import fx, nn
 
 from secateur.errors import CaptureError, SurgeryError
+from secateur.structure.copying import copied
 from secateur.structure.inputs import ExampleInputs
 from secateur.structure.parts import belongs, part_of, without_prefix
 from secateur.structure.structure import Removal, Structure, fingerprint, with_train_graph
@@ -72,7 +72,7 @@ def with_part(
     if not part:
         return pruned
     memo: dict[int, object] = {id(part_of(model, part)): pruned}
-    result = copy.deepcopy(model, memo)
+    result = copied(model, memo)
     install(result, {n: tensor for n, tensor in tensors.items() if not belongs(n, part)})
     return result
 

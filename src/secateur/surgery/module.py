@@ -6,6 +6,7 @@ import numpy as np
 from torch import nn
 
 from secateur.errors import SurgeryError
+from secateur.structure.copying import copied
 from secateur.structure.inputs import ExampleInputs
 from secateur.structure.structure import Removal, Structure
 from secateur.surgery.mending import Edits, candidate_edits, mend, values_of
@@ -13,7 +14,6 @@ from secateur.surgery.proof import compare, runs_equal
 from secateur.surgery.rewriting import Rewritten, rewrite
 from secateur.surgery.scaling import implicit_scales, multiply_rows, row_factors
 from secateur.surgery.tensors import (
-    copied,
     owner_of,
     refresh_weights,
     sliced,

@@ -6,7 +6,6 @@ Where the graphs differ in form, both are run in float64 on the example inputs.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -21,6 +20,7 @@ from torch.utils import _pytree as pytree
 from secateur.errors import CaptureError, SurgeryError
 from secateur.structure.caches import known_caches
 from secateur.structure.capture import Captured, source_line, user_line
+from secateur.structure.copying import copied
 from secateur.structure.inputs import ExampleInputs, repeated
 from secateur.structure.parts import capture_part, part_of
 from secateur.structure.structure import Structure
@@ -132,7 +132,7 @@ def runs_equal(
 
     scales: what rows of the model's tensors are to be multiplied by before it is right.
     """
-    holder = copy.deepcopy(model).double().eval()
+    holder = copied(model).double().eval()
     tensors = dict(holder.named_parameters())
     _lend_constants(holder, structure, rewritten)
     program = Program.of(_copied(rewritten.graph), *flat_specs(structure.captured.module))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,13 +37,11 @@ class Rewritten:
     graph:     over the names of the dense model; it expects sliced tensors under them.
     nodes:     node of the captured graph -> node of the rewritten one.
     constants: index tensors that the rewriting brought in, by name.
-    scaled:    attention nodes whose implicit scale was written out (rewritten nodes).
     """
 
     graph: fx.Graph
     nodes: Mapping[fx.Node, fx.Node]
     constants: Mapping[str, torch.Tensor]
-    scaled: tuple[fx.Node, ...] = field(default=())
 
 
 def rewrite(
@@ -67,17 +65,15 @@ def rewrite(
     for count in structure.tracer.counts:
         if count.node.graph is source:
             _write(graph, nodes[count.node], count, gone, constants)
-    scaled = []
     for node in source.nodes:
         if node.target is aten.scaled_dot_product_attention.default:
             width = structure.tracer.values[node.args[0]][-1]
             if not pure and node.kwargs.get("scale") is None and gone[np.abs(width)].any():
                 new = nodes[node]
                 new.kwargs = {**new.kwargs, "scale": 1.0 / float(len(width)) ** 0.5}
-                scaled.append(new)
     _slice_constants(structure, source, graph, nodes, gone, constants)
     graph.lint()
-    return Rewritten(graph, nodes, constants, tuple(scaled))
+    return Rewritten(graph, nodes, constants)
 
 
 def _refuse_empty_statistics(structure: Structure, source: fx.Graph, gone: np.ndarray) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
-from typing import TypeVar
-
 import torch
 from torch import nn
 from torch.nn.utils.prune import BasePruningMethod
@@ -13,8 +9,6 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from secateur.structure.structure import Removal, Structure
-
-_Module = TypeVar("_Module", bound=nn.Module)
 
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -50,16 +44,6 @@ def owner_of(tensor: str) -> str:
     """Path of the module that uses a tensor by its name, parametrized or not."""
     module, parametrized, _ = tensor.partition(".parametrizations.")
     return module if parametrized else tensor.rpartition(".")[0]
-
-
-def copied(model: _Module, memo: Mapping[int, object] | None = None) -> _Module:
-    """A deep copy; torch refuses one of a weight that a hook computed in the last forward."""
-    known = dict(memo or {})
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, torch.Tensor) and not value.is_leaf:
-                known.setdefault(id(value), value.detach().clone())
-    return copy.deepcopy(model, known)
 
 
 def refresh_weights(model: nn.Module) -> None:

@@ -8,7 +8,6 @@ makes just such convolutions, in the shortcuts of narrow residual nets.
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from secateur.structure.copying import copied
 from secateur.training.loading import forward
 from secateur.training.settings import FinetuneSettings
 
@@ -32,7 +32,7 @@ def with_safe_layout(
     """
     if not settings.channels_last or device.type != "cpu" or not _has_narrow_kernels(model):
         return settings
-    copy = deepcopy(model).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    copy = copied(model).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     watch = _StridedPointwise()
     with torch.no_grad(), watch:
         forward(copy, channels_last(inputs))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from secateur.errors import InputError
+from secateur.structure.copying import copied
 from secateur.training.devices import device_of, synchronize
 from secateur.training.distillation import distillation_loss
 from secateur.training.layouts import channels_last, with_safe_layout
@@ -110,7 +110,7 @@ def time_step(
     """
     if repeats < 1 or warmup < 0:
         raise InputError(f"repeats is {repeats} and warmup {warmup}; give at least 1 and 0")
-    copy = deepcopy(model).train()
+    copy = copied(model).train()
     with undisturbed(device_of(model)):
         settings = with_safe_layout(
             settings or FinetuneSettings(), copy, move(batch[0], device_of(model)), device_of(model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from secateur.protocols import Subject
 from secateur.sources.functions import FORMS, load_function
 from secateur.sources.models import MODEL_SOURCES
 from secateur.sources.weights import load_weights
+from secateur.structure.copying import copied
 from secateur.structure.inputs import as_arguments
 from secateur.surgery.applying import refuse_nan
 
@@ -44,8 +44,8 @@ def load_model(
     refuse_nan(model)
     # A copy, so that a function that draws its weights, or returns one module twice, gives back
     # what was loaded and not what has become of it.
-    untouched = copy.deepcopy(model)
-    return Subject(spec, model, lambda: copy.deepcopy(untouched), example_inputs)
+    untouched = copied(model)
+    return Subject(spec, model, lambda: copied(untouched), example_inputs)
 
 
 def _from_function(
