@@ -67,6 +67,7 @@ def check(spec: str, told: str, seed: int = 0) -> Row:
 def _check(row: Row, spec: str, told: str, seed: int) -> None:
     model, inputs = build(spec, seed)
     row["params"] = sum(p.numel() for p in model.parameters())
+    kept = copy.deepcopy(model) if row["params"] < LARGE else None
     with InDouble():
         dense = hints_of.dense_run(model, inputs)
     row["attention"] = dense.attention
@@ -75,7 +76,6 @@ def _check(row: Row, spec: str, told: str, seed: int) -> None:
     names = {module: name for name, module in model.named_modules()}
     row["ignored"] = [names[module] for module in dense.makers][:20]
     before = reference.shapes(model)
-    kept = copy.deepcopy(model) if row["params"] < LARGE else None
     text = isinstance(inputs, dict) and "input_ids" in inputs and "pixel_values" not in inputs
     if told == "hints":
         hints_of.quiet(model)
@@ -84,7 +84,7 @@ def _check(row: Row, spec: str, told: str, seed: int) -> None:
         prune(row, model, inputs, dense, Hints(), heads_whole=False)
     gc.collect()
     try:
-        gone = reference.removed(before, model)
+        gone, row["mixed"] = reference.removed(before, model)
     except LookupError as error:
         raise Failure("cut unknown", str(error)) from error
     row["left"] = sum(p.numel() for p in model.parameters()) / row["params"]
@@ -130,7 +130,7 @@ def prune(
                 global_pruning=False,
                 ignored_layers=dense.makers,
                 forward_fn=forward,  # type: ignore[arg-type]
-                output_transform=hints_of.floats,
+                output_transform=hints_of.read,
                 num_heads=dict(hints.num_heads),
                 prune_num_heads=heads_whole,
                 prune_head_dims=not heads_whole,
@@ -139,7 +139,7 @@ def prune(
                 in_channel_groups={},
                 out_channel_groups=dict(hints.out_channel_groups),
                 customized_pruners={kind: hints_of.Merging() for kind in hints.merging},
-                root_module_types=[tp.ops.TORCH_CONV, tp.ops.TORCH_LINEAR, *hints.merging],
+                root_module_types=hints.roots,
             )
         with stage("step", "its step"), clock("step"):
             pruner.step()
@@ -183,7 +183,10 @@ def compare(
         if known and _equal_at(known, again, nearest) <= TOLERANCE * effect * size:
             words = "equal once attention has the scale of the dense model"
             raise Failure("scale of attention", f"{words}; off by {error:.1e} of the effect")
-        raise Failure("wrong outputs", f"off by {error:.1e} of the effect")
+        words = f"off by {error:.1e} of the effect"
+        if row["mixed"]:
+            words += f"; the rest of {row['mixed'][0]} stands in another order"
+        raise Failure("wrong outputs", words)
     if effect < NOTICEABLE:
         raise Failure("no effect", f"the removal changes {effect:.1e} of the output")
     row["verdict"] = verdict

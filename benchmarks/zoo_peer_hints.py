@@ -58,6 +58,12 @@ class Hints:
         told = len(self.num_heads) + len(self.out_channel_groups) + len(self.merging)
         return told + self.cache
 
+    @property
+    def roots(self) -> list[type[nn.Module]]:
+        """Kinds of layers that groups start from: its default, more in its example for Swin."""
+        kinds = [tp.ops.TORCH_CONV, tp.ops.TORCH_LINEAR, tp.ops.TORCH_LSTM]
+        return [*kinds, nn.LayerNorm, *self.merging] if self.merging else kinds
+
 
 @dataclass(frozen=True, eq=False)
 class Dense:
@@ -92,8 +98,15 @@ def dense_run(model: nn.Module, inputs: Any) -> Dense:
     return Dense([x.detach() for x in found], list(dict.fromkeys(makers)), attends)
 
 
+def read(output: Any) -> list[Tensor]:
+    """The ``output_transform``: float outputs without caches; sums of them, as its examples for
+    transformers have it, where they come by name."""
+    found = floats(output)
+    return [x.sum() for x in found] if isinstance(output, dict) else found
+
+
 def floats(output: Any) -> list[Tensor]:
-    """The float tensors of an output that are no cache, as ``output_transform`` reads them."""
+    """The float tensors of an output that are no cache."""
     if isinstance(output, dict):
         output = {key: value for key, value in output.items() if key not in CACHES}
     leaves = pytree.tree_leaves(output)

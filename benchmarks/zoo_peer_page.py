@@ -43,7 +43,8 @@ The time limit is {limit} s of processor time for graph and step together.
 - *Nothing declared*: it is told only what keeps the outputs as they are, as Secateur does unasked:
   `ignored_layers` are the layers next to each output in the autograd graph, back through everything
   that is no layer with weights, found by us and not by its user. Besides, all parameters are set to
-  require gradients, and `output_transform` hands it the float outputs without caches.
+  require gradients, and `output_transform` hands it the float outputs without caches, summed where
+  they come by name as in its examples for transformers.
 - *Told as in its examples*: also what its own examples tell by hand of attention, where it can be
   read off the modules: `num_heads` of layers of queries, keys and values (grouped ones with their
   own number), `out_channel_groups` of `nn.MultiheadAttention` and of packed gates, a pruner for

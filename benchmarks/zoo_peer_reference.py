@@ -39,20 +39,24 @@ def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in named}
 
 
-def removed(before: Mapping[str, tuple[int, ...]], pruned: nn.Module) -> Slices:
-    """Indices that left, by (name, dimension); the numbers in the gradients are dropped."""
+def removed(before: Mapping[str, tuple[int, ...]], pruned: nn.Module) -> tuple[Slices, list[str]]:
+    """Indices that left, by (name, dimension), and tensors whose rest stands in another order.
+
+    The numbers in the gradients are dropped.
+    """
     gone: Slices = {}
-    statistics = []
+    mixed, statistics = [], []
     for name, shape in shapes(pruned).items():
         tensor = find(pruned, name)
-        if shape == before[name] and tensor.grad is None:
-            continue
         if tensor.grad is None:
-            statistics.append(name)
+            if shape != before[name]:
+                statistics.append(name)
             continue
         for dim, kept in enumerate(_kept(tensor.grad.long().numpy(), before[name])):
             if len(kept) < before[name][dim]:
                 gone[name, dim] = np.setdiff1d(np.arange(before[name][dim]), kept)
+            if (np.diff(kept) < 0).any():
+                mixed.append(name)
     for name in statistics:  # of a batch norm: cut like its weight
         weight = f"{name.rpartition('.')[0]}.weight"
         if before.get(weight) != before[name] or (weight, 0) not in gone:
@@ -60,7 +64,7 @@ def removed(before: Mapping[str, tuple[int, ...]], pruned: nn.Module) -> Slices:
         gone[name, 0] = gone[weight, 0]
     for tensor in pruned.parameters():
         tensor.grad = None
-    return gone
+    return gone, mixed
 
 
 def _kept(numbers: np.ndarray, shape: tuple[int, ...]) -> list[np.ndarray]:
@@ -101,10 +105,7 @@ def exact_reference(dense: nn.Module, gone: Slices) -> nn.Module:
 def adapts(dense: nn.Module, gone: Slices) -> bool:
     """Whether any module has a statistic over what left, or may have one."""
     return any(
-        _width_kept(name, module, gone) is not None
-        for name, module in dense.named_modules()
-        if not isinstance(module, nn.modules.batchnorm._BatchNorm)
-        and type(module) not in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+        _width_kept(name, module, gone) is not None for name, module in dense.named_modules()
     )
 
 
@@ -112,23 +113,23 @@ def adapted_reference(dense: nn.Module, gone: Slices) -> nn.Module:
     """The removed slices at zero; norms and the like of any library run over the survivors."""
     result = zeroed(dense, gone)
     for name, module in list(dense.named_modules()):
-        kept = None if _known(module) else _width_kept(name, module, gone)
+        if type(module) in (nn.LayerNorm, nn.RMSNorm) or isinstance(module, nn.GroupNorm):
+            continue  # ``zeroed`` has adapted them
+        kept = _width_kept(name, module, gone)
         if kept is not None:
             result.set_submodule(name, _OverSurvivors(module, name, gone, *kept))
     return result
 
 
-# Either zeroing is the same as removing, or ``zeroed`` adapts them itself.
-_SAME = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-
-
-def _known(module: nn.Module) -> bool:
-    return type(module) in _SAME or isinstance(module, nn.modules.batchnorm._BatchNorm)
+# Zeroing is the same as removing.
+_PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.PReLU)
 
 
 def _width_kept(name: str, module: nn.Module, gone: Slices) -> tuple[Tensor, int] | None:
     """(survivors, width) of a module all of whose parameters lie along its channels, or of a
     convolution that works on its own weight (one that standardises it, say)."""
+    if type(module) in _PLAIN or isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return None
     own = {leaf: p for leaf, p in module.named_parameters(recurse=False) if p.dim()}
     if not own or any(True for child in module.children() for _ in child.parameters()):
         return None

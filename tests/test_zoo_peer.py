@@ -103,7 +103,8 @@ def test_the_cut_is_read_from_the_gradients() -> None:
         new.grad = old.grad[index]
         setattr(module, name, new)
     norm.running_mean, norm.running_var = norm.running_mean[:3], norm.running_var[:3]
-    gone = reference.removed(before, pruned)
+    gone, mixed = reference.removed(before, pruned)
+    assert not mixed
     assert {key: value.tolist() for key, value in gone.items()} == {
         ("0.weight", 0): [1, 3, 4], ("0.weight", 1): [0, 2], ("0.bias", 0): [1, 3, 4],
         ("1.weight", 0): [1, 3, 4], ("1.bias", 0): [1, 3, 4],

@@ -228,9 +228,13 @@ def repeated(draw: st.DrawFn, program: Program) -> Node | None:
 
 def read_out(draw: st.DrawFn, x: Value) -> Piece | None:
     """What stands between a tensor and the output; None for nothing."""
-    kinds = ["linear", "flat"] * 6
-    kinds += ["convolution"] * (10 if x.rank == 3 else 4) if x.rank in (2, 3) else []
-    kinds.append("none")
+    free = [d for d, fixed in enumerate(x.fixed) if not fixed]
+    natural = "linear" if free == [x.rank - 1] or x.rank == 1 else "flat"
+    if free == [0] and x.rank in (2, 3):
+        natural = "convolution"
+    # the ends of a list are drawn more often than its middle
+    others = ["none", "linear", *(["convolution"] if x.rank in (2, 3) else [])]
+    kinds = [natural] * 6 + others + ["flat"] * 6
     kind = draw(st.sampled_from(kinds))
     if x.vocabulary or kind == "none":
         return None

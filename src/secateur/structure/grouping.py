@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
-from torch import fx
 
 from secateur.structure.axes import Sparse, labels_of
 from secateur.structure.capture import module_path, source_line
@@ -212,38 +211,44 @@ def _frozen(
 ) -> tuple[Frozen, ...]:
     """Every position no group covers, with the operation that held it."""
     soft = labels_of(tracer.axes.count, [(a, b) for a, b, _ in solution.pairs])
-    first_pin: dict[int, int] = {}
-    for number, pin in enumerate(solution.pins):
-        for component in np.unique(soft[pin.ids]):
-            first_pin.setdefault(int(component), number)
-    held: dict[tuple[str, int, int, str], int] = {}
-    lines: dict[int, tuple[str, str, str]] = {-1: ("", "", "")}
-    block_of = places.block_of
-    for position in np.flatnonzero(~covered):
-        tensor, dim = places.blocks[block_of[position]]
-        ids = places.ids[position]
-        label = int(solution.labels[ids])
-        pin = first_pin.get(int(soft[ids]))
-        origin, reason = -1, "it is the only unit: nothing would be left"
-        if tensor not in tracer.used:
-            reason = solution.pins[pin].reason if pin is not None else "forward does not use it"
-        elif pin is not None:
-            origin, reason = solution.pins[pin].origin, solution.pins[pin].reason
-        elif label in solution.refused:
-            origin, reason = solution.refused[label], "a reshape cuts across what would leave"
-        elif label == solution.frozen:
-            reason = "it meets the input or the output of the model"
+    first_pin = np.full(int(soft.max(initial=0)) + 1, -1)
+    for number in reversed(range(len(solution.pins))):
+        first_pin[soft[solution.pins[number].ids]] = number
+    positions = np.flatnonzero(~covered)
+    ids = places.ids[positions]
+    pins = first_pin[soft[ids]]
+    labels = np.where(pins < 0, solution.labels[ids], -1)
+    blocks = np.asarray(places.block_of)[positions]
+    # One number for each combination: rows of three would be sorted far more slowly.
+    sizes = (len(places.blocks), len(solution.pins) + 1, int(labels.max(initial=0)) + 2)
+    held = np.ravel_multi_index((blocks, pins + 1, labels + 1), sizes)
+    _, first, counts = np.unique(held, return_index=True, return_counts=True)
+    result: dict[Frozen, int] = {}
+    for number in np.argsort(first):
+        place = first[number]
+        pin, label = int(pins[place]), int(labels[place])
+        tensor, dim = places.blocks[blocks[place]]
+        used = tensor in tracer.used
+        origin, reason = _held_by(solution, pin, label, used)
         if reason == KERNEL:
             continue
-        if origin not in lines:
-            node = tracer.origins[origin]
-            assert isinstance(node, fx.Node)
-            lines[origin] = (str(node.target), source_line(node), module_path(node) or "")
-        key = (tensor, dim, origin, reason)
-        held[key] = held.get(key, 0) + 1
-    result: dict[Frozen, int] = {}
-    for (tensor, dim, origin, reason), count in held.items():
-        operation, source, module = lines[origin]
-        bare = Frozen(tensor, dim, 0, operation, source, reason, module, remedy_for(reason))
-        result[bare] = result.get(bare, 0) + count
+        node = tracer.origins[origin] if origin >= 0 else None
+        where = ("", "", "")
+        if node is not None:
+            where = (str(node.target), source_line(node), module_path(node) or "")
+        bare = Frozen(tensor, dim, 0, where[0], where[1], reason, where[2], remedy_for(reason))
+        result[bare] = result.get(bare, 0) + int(counts[number])
     return tuple(replace(bare, indices=count) for bare, count in result.items())
+
+
+def _held_by(solution: Solution, pin: int, label: int, used: bool) -> tuple[int, str]:
+    """Origin and reason: of the first pin, else of what the class of the index says."""
+    if pin >= 0:
+        return (solution.pins[pin].origin if used else -1), solution.pins[pin].reason
+    if not used:
+        return -1, "forward does not use it"
+    if label in solution.refused:
+        return solution.refused[label], "a reshape cuts across what would leave"
+    if label == solution.frozen:
+        return -1, "it meets the input or the output of the model"
+    return -1, "it is the only unit: nothing would be left"
