@@ -24,17 +24,19 @@ def halved_evenly(structure: sc.Structure, seed: int) -> Plan:
     """Half of the finest groups, the same number from each unit of a coarser one they cross.
 
     So each head stays and loses half of its dimensions, which is what a class can express: many
-    take the width of a head to be the width of the stream by the number of heads.
+    take the width of a head to be the width of the stream by the number of heads. What only a
+    constant makes (the features of a sinusoid) no class can express, and it stays.
     """
     generator = np.random.default_rng(seed)
     plan: Plan = {}
-    for group in structure.groups:
+    for group in filter(_made, structure.groups):
         others = [structure.group(name) for name in group.overlaps]
         if any((other.size, other.name) > (group.size, group.name) for other in others):
             continue
         block = np.zeros(group.size, np.int64)
         for coarse in others:
             block = block * coarse.size + _owner(group, coarse)
+            block = np.unique(block, return_inverse=True)[1]
         chosen: list[int] = []
         for name in np.unique(block):
             units = generator.permutation(np.flatnonzero(block == name))
@@ -49,8 +51,13 @@ def halved_widths(structure: sc.Structure, seed: int) -> Plan:
     return {
         group.name: sorted(generator.permutation(group.size)[: group.size // 2].tolist())
         for group in structure.groups
-        if group.size > 1 and not group.overlaps
+        if group.size > 1 and not group.overlaps and _made(group)
     }
+
+
+def _made(group: Group) -> bool:
+    """Whether a layer makes these units, rather than a constant that a layer reads."""
+    return any(member.role != "in" for member in group.members)
 
 
 def _owner(fine: Group, coarse: Group) -> np.ndarray:
