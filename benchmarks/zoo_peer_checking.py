@@ -79,7 +79,7 @@ def _check(row: Row, spec: str, told: str, seed: int) -> None:
     text = isinstance(inputs, dict) and "input_ids" in inputs and "pixel_values" not in inputs
     if told == "hints":
         hints_of.quiet(model)
-        prune(row, model, inputs, dense, hints, heads_whole=text)
+        prune(row, model, inputs, dense, hints, heads_whole=text and hints.linear)
     else:
         prune(row, model, inputs, dense, Hints(), heads_whole=False)
     gc.collect()

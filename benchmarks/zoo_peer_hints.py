@@ -25,7 +25,7 @@ KEY_HEADS = ("num_key_value_heads", "num_kv_heads")
 PER_HEAD = ("head_dim", "attention_head_size", "head_size", "dim_head", "dim_per_head", "d_head")
 ALL_HEADS = ("all_head_size", "attn_dim", "attention_dim", "all_head_dim", "inner_dim",
              "split_size", "embed_dim", "hidden_size")  # fmt: skip
-PACKED = ("qkv", "Wqkv", "qkv_proj")  # all queries, then all keys, then all values
+PACKED = ("qkv", "qkv_proj")  # all queries, then all keys, then all values
 APART = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("q", "k", "v"), ("q", "kv"),
          ("q_lin", "k_lin", "v_lin"), ("query_proj", "key_proj", "value_proj"),
          ("linear_q", "linear_k", "linear_v"), ("q_proj", "kv_proj"))  # fmt: skip
@@ -57,6 +57,11 @@ class Hints:
         """Things to tell, 0 if there are none."""
         told = len(self.num_heads) + len(self.out_channel_groups) + len(self.merging)
         return told + self.cache
+
+    @property
+    def linear(self) -> bool:
+        """Whether whole heads can leave: it reads the widths of linear layers there."""
+        return all(isinstance(layer, nn.Linear) for layer in self.num_heads)
 
     @property
     def roots(self) -> list[type[nn.Module]]:

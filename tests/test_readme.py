@@ -174,7 +174,7 @@ def written(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list):
         return f"[{', '.join(map(str, value))}]"
-    return str(value)
+    return str(value) or '""'
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
