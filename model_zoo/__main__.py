@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,6 +13,7 @@ from benchmarks.ledger import Ledger
 
 from model_zoo import subjects
 from model_zoo.page import page
+from model_zoo.processes import checked
 from model_zoo.seconds import own_seconds, total_seconds
 
 RESULTS = Path(__file__).parent / "results"
@@ -29,6 +28,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--limit", type=int, default=LIMIT, help="seconds a model")
     parser.add_argument("--again", action="store_true", help="also what failed before")
+    parser.add_argument("--redo", action="store_true", help="everything, done or not")
     parser.add_argument("--one", metavar="NAME", help="check one model here and print its line")
     parser.add_argument("--page", action="store_true", help="write docs/zoo.md and end")
     given = parser.parse_args()
@@ -52,31 +52,15 @@ def main() -> None:
     todo = [
         spec
         for spec in wanted
-        if spec not in done or (given.again and done[spec]["verdict"] == "failed")
+        if given.redo or spec not in done or (given.again and done[spec]["verdict"] == "failed")
     ]
     print(f"{len(wanted)} models, {len(todo)} to check", flush=True)
     with ThreadPoolExecutor(given.jobs) as pool:
-        running = {pool.submit(in_process, spec, given.limit): spec for spec in todo}
+        running = {pool.submit(checked, spec, given.limit): spec for spec in todo}
         for number, future in enumerate(as_completed(running), 1):
             spec, row = running[future], future.result()
             ledger.write({"model": spec}, row, total_seconds(row))
             print(f"{number}/{len(todo)} {spec}: {in_words(row)}", flush=True)
-
-
-def in_process(spec: str, limit: int) -> dict:
-    """Check a model in a process of its own."""
-    command = [sys.executable, "-m", "model_zoo", "--one", spec]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=limit, env=environment
-        )
-    except subprocess.TimeoutExpired:
-        return {"verdict": "failed", "why": f"not done after {limit} s"}
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        return {"verdict": "failed", "why": f"exit {done.returncode}: {last}"[:400]}
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def in_words(row: dict) -> str:

@@ -1,9 +1,10 @@
 """Key-value caches in a model's output: containers that a model hands to its own next call.
 
 A cache is state, not an answer: its widths follow the layers that fill it, so that heads and
-head dimensions stay free to leave. The cache classes of transformers are made known to pytree
-while it is asked, where that library has been imported; nothing is imported for them, and what a
-caller's own code sees of an output does not change.
+head dimensions stay free to leave. What an encoder hands to the next call beside such a cache, a
+field of that name in the same container, is state too. The cache classes of transformers are made
+known to pytree while it is asked, where that library has been imported; nothing is imported for
+them, and what a caller's own code sees of an output does not change.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch.utils import _pytree as pytree
 
 _HOME = "transformers.cache_utils"
 _ROOTS = ("Cache", "CacheLayerMixin", "LinearAttentionCacheLayerMixin")
+_ENCODED = "encoder_last_hidden_state"
 _PLAIN = (type(None), bool, int, float, str)
 
 
@@ -44,15 +46,19 @@ def known_caches() -> Iterator[None]:
 
 
 def leaves_in_caches(spec: pytree.TreeSpec) -> tuple[bool, ...]:
-    """For every leaf of a container, whether a cache holds it."""
+    """For every leaf of a container, whether it is state: in a cache, or handed on with one."""
     kinds = set(_cache_classes())
 
     def walk(part: pytree.TreeSpec, inside: bool) -> Iterator[bool]:
         if part.is_leaf():
             yield inside
             return
-        for child in part.children():
-            yield from walk(child, inside or part.type in kinds)
+        children = part.children()
+        names = part.context if isinstance(part.context, list) else [None] * len(children)
+        handed_on = any(child.type in kinds for child in children)
+        for name, child in zip(names, children, strict=True):
+            state = part.type in kinds or (handed_on and name == _ENCODED)
+            yield from walk(child, inside or state)
 
     return tuple(walk(spec, False))
 
