@@ -116,7 +116,10 @@ def zeroed(model: nn.Module, removed: Slices) -> nn.Module:
     norms whose own weight loses indices take their statistics over the others. Sizes, and with
     them the scale of every attention, are those of the original.
     """
-    result = copy.deepcopy(model).double()
+    mode = model.training
+    model.train()  # some nets store tables in eval mode, and drop them now
+    result = copy.deepcopy(model).double().train(mode)
+    model.train(mode)
     with torch.no_grad():
         for (name, dim), indices in removed.items():
             find(result, name).index_fill_(dim, torch.as_tensor(indices, dtype=torch.long), 0)

@@ -306,3 +306,39 @@ def test_a_model_with_a_computed_weight_is_measured_and_exported(tmp_path: Path)
     model(inputs).sum().backward()  # the computed weight is no leaf now
     result = sc.compress(model, target={"params": "0.8x"}, example_inputs=inputs, epochs=0)
     assert result.reached
+
+
+class StoresBiases(nn.Module):
+    """As LeViT does: eval mode computes a table once, and train mode drops it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(3, 6), nn.Linear(6, 2)
+        self.shift = nn.Parameter(torch.randn(6))
+        self.stored: dict[str, Tensor] = {}
+
+    def train(self, mode: bool = True) -> StoresBiases:
+        if mode:
+            self.stored = {}
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return self.head(F.relu(self.embed(x) + self.shift * 2))
+        if "table" not in self.stored:
+            self.stored["table"] = self.shift * 2
+        return self.head(F.relu(self.embed(x) + self.stored["table"]))
+
+
+def test_what_eval_mode_stored_is_computed_anew() -> None:
+    torch.manual_seed(0)
+    model, x = StoresBiases().eval(), torch.randn(4, 3)
+    model(x)  # stores a table, with a gradient function
+    structure = sc.trace(model, x)
+    assert [group.size for group in structure.groups] == [6]
+    model(x)
+    plan = sc.PruningPlan({structure.groups[0].name: [1, 4]})
+    pruned = sc.apply(model, plan, x, structure=structure)
+    assert isinstance(pruned, StoresBiases) and pruned.shift.shape == (4,)
+    assert pruned.eval()(x).shape == (4, 2) and pruned.train()(x).shape == (4, 2)
+    assert sc.verify(model, pruned, plan, x, structure=structure).ok

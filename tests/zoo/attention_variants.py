@@ -28,6 +28,26 @@ class GroupedQueries(nn.Module):
         return self.o(y.permute(0, 3, 1, 2, 4).reshape(batch, length, 36))
 
 
+class JoinedBiases(nn.Module):
+    """Packed attention whose keys have no bias: it is put together for every call (BEiT)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = 2
+        self.qkv = nn.Linear(6, 3 * self.heads * 4, bias=False)
+        self.q_bias, self.v_bias = nn.Parameter(torch.randn(8)), nn.Parameter(torch.randn(8))
+        self.register_buffer("k_bias", torch.zeros(8), persistent=False)
+        self.o = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        bias = torch.cat((self.q_bias, self.get_buffer("k_bias"), self.v_bias))
+        packed = F.linear(x, self.qkv.weight, bias).reshape(batch, length, 3, self.heads, -1)
+        q, k, v = packed.permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        return self.o(y.flatten(2))
+
+
 class Alibi(nn.Module):
     """A slope per head, computed on the way."""
 
@@ -115,6 +135,11 @@ def prompts_reference(model: nn.Module, kept: Slices) -> nn.Module:
     return model
 
 
+def joined(k: int) -> dict[str, int]:
+    """The biases of queries, keys and values."""
+    return {"q_bias:0": k, "k_bias:0": k, "v_bias:0": k}
+
+
 ENTRIES = (
     Entry(
         "grouped_queries",
@@ -127,6 +152,15 @@ ENTRIES = (
             Expected(6, rows("v", 2) | cols("o", 6)),
         ),
         module_surgery=False,
+    ),
+    Entry(
+        "joined_biases",
+        JoinedBiases,
+        floats(5, 6),
+        (
+            Expected(2, rows("qkv", 12, bias=False) | joined(4) | cols("o", 4)),
+            Expected(4, rows("qkv", 6, bias=False) | joined(2) | cols("o", 2)),
+        ),
     ),
     Entry(
         "alibi",

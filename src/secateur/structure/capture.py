@@ -27,6 +27,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.errors import CaptureError, InputError
 from secateur.structure.caches import known_caches, leaves_in_caches
+from secateur.structure.copying import forget_stored
 from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size, is_batched, repeated
 
 _TORCH = f"{Path(torch.__file__).parent}/"
@@ -65,6 +66,7 @@ def capture(model: nn.Module, example_inputs: ExampleInputs, training: bool = Fa
         raise InputError("this is a TorchScript module; give the model that it was made from")
     args, kwargs = as_arguments(example_inputs)
     modes = {module: module.training for module in model.modules()}
+    forget_stored(model)
     model.train(training)
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

@@ -35,20 +35,21 @@ _SUMS = frozenset({aten.add, aten.sub, aten.cat, aten.stack})
 _PRODUCTS = frozenset({aten.mul, aten.div, aten.matmul, aten.bmm})
 _CLOSED = frozenset({aten.matmul, aten.bmm})
 _PIECES = frozenset({aten.chunk, aten.split, aten.split_with_sizes})
+_NO_LAYER = "its query is not made by a layer with a weight of its own"
 _LAYERS = {aten.linear: (1, 2), aten.layer_norm: (2, 3), aten.rms_norm: (2,)}
 
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """What a layer contributes to a value.
+    """What a parameter contributes to a value: the weight of a layer, its bias, or a piece.
 
-    tensors: its weight and bias; dimension 0 of both are its outputs.
-    labels:  which output of the layer each entry of the value is, -1 for none of them; once
-             they were summed over, just all of them.
-    closed:  whether they were summed over.
+    tensor: its name; "" for a constant, of which no row can be multiplied.
+    labels: which row of it each entry of the value comes from, -1 for none of them; once
+            they were summed over, just all of them.
+    closed: whether they were summed over.
     """
 
-    tensors: tuple[str, ...]
+    tensor: str
     labels: torch.Tensor
     closed: bool = False
 
@@ -67,7 +68,7 @@ def row_factors(
     """
     factors: dict[tuple[str, int], float] = {}
     for node, factor in wanted.items():
-        for name, rows in _rows(structure, node):
+        for name, rows in _rows_of_query(structure, node):
             for row in rows:
                 if factors.setdefault((name, int(row)), factor) != factor:
                     raise SurgeryError(
@@ -101,27 +102,32 @@ def implicit_scales(structure: Structure, gone: np.ndarray) -> dict[fx.Node, flo
     return wanted
 
 
-def _rows(structure: Structure, node: fx.Node) -> Iterable[tuple[str, np.ndarray]]:
+def _rows_of_query(structure: Structure, node: fx.Node) -> list[tuple[str, np.ndarray]]:
     try:
-        made = _makers(structure, node.args[0])
+        return list(_rows(structure, node))
     except _Dead as why:
         raise SurgeryError(
             "module surgery cannot keep the scale of the attention at "
             f"{source_line(node) or node.name}: {why}; use method='graph'"
         ) from why
-    for part in made:
+
+
+def _rows(structure: Structure, node: fx.Node) -> Iterable[tuple[str, np.ndarray]]:
+    for part in _makers(structure, node.args[0]):
         rows = np.unique(part.labels.numpy())
-        for name in part.tensors:
-            yield name, rows[rows >= 0]
+        rows = rows[rows >= 0]
+        if not part.tensor and len(rows):
+            raise _Dead(_NO_LAYER)
+        yield part.tensor, rows
 
 
 def _makers(structure: Structure, node: Any) -> list[Made]:
     """The layers whose outputs a value is homogeneous in. Errors: _Dead."""
     if not isinstance(node, fx.Node) or node.op != "call_function":
-        raise _Dead("its query is not made by a layer with a weight of its own")
+        raise _Dead(_NO_LAYER)
     operation: Any = getattr(node.target, "overloadpacket", node.target)
     if operation in _LAYERS:
-        return [_layer(structure, node, _LAYERS[operation])]
+        return _layer(structure, node, _LAYERS[operation])
     if operation in _MOVES:
         return [_moved(node, part) for part in _makers(structure, node.args[0])]
     if operation in _SUMS:
@@ -136,19 +142,35 @@ def _makers(structure: Structure, node: Any) -> list[Made]:
     raise _Dead(f"{node.target} stands between it and the layer that makes the query")
 
 
-def _layer(structure: Structure, node: fx.Node, places: tuple[int, ...]) -> Made:
-    width = int(node.meta["val"].shape[-1])
-    names, labels = [], torch.arange(width)
-    for place in places:
-        operand = node.args[place] if place < len(node.args) else None
-        if operand is None:
-            continue
+def _layer(structure: Structure, node: fx.Node, places: tuple[int, ...]) -> list[Made]:
+    operands = [node.args[place] for place in places if place < len(node.args)]
+    return [
+        replace(piece, labels=piece.labels.expand(sizes_of(node.meta["val"])))
+        for operand in operands
+        if operand is not None
+        for piece in _pieces(structure, operand)
+    ]
+
+
+def _pieces(structure: Structure, operand: Any) -> list[Made]:
+    """Parameters that a weight or bias is, or is joined from: of BEiT's biases the keys' is no
+    parameter. labels: [rows of the weight]."""
+    if getattr(getattr(operand, "target", None), "overloadpacket", None) is not aten.cat:
         name, rows = _rows_in_parameter(structure, operand)
-        if not name or (names and not torch.equal(rows, labels)):
-            raise _Dead("its query is not made by a layer with a weight of its own")
-        names.append(name)
-        labels = rows
-    return Made(tuple(names), labels.expand(sizes_of(node.meta["val"])))
+        if not name:
+            raise _Dead(_NO_LAYER)
+        return [Made(name, rows)]
+    parts, dim = operand.args[0], operand.args[1] if len(operand.args) > 1 else 0
+    sizes = [sizes_of(part.meta["val"])[0] for part in parts]
+    blank = torch.full((sum(sizes),), -1)
+    pieces = []
+    for part, start, size in zip(parts, np.cumsum([0, *sizes]).tolist(), sizes, strict=False):
+        found = _rows_in_parameter(structure, part) if dim == 0 else ("", None)
+        name, rows = found if found[0] else ("", range(size))
+        labels = blank.clone()
+        labels[start : start + size] = torch.as_tensor(rows)
+        pieces.append(Made(name, labels))
+    return pieces
 
 
 def _rows_in_parameter(structure: Structure, node: Any) -> tuple[str, Any]:
@@ -222,7 +244,7 @@ def _of_product(structure: Structure, node: fx.Node, closed: bool) -> list[Made]
         name = _parameter(structure, operand)
         if name is not None and len(structure.shapes[name]) == 1 and not closed:
             labels = torch.arange(structure.shapes[name][0]).expand(sizes_of(node.meta["val"]))
-            return [Made((name,), labels)]
+            return [Made(name, labels)]
         try:
             made = _makers(structure, operand)
         except _Dead as error:
@@ -232,4 +254,4 @@ def _of_product(structure: Structure, node: fx.Node, closed: bool) -> list[Made]
             return [replace(part, labels=torch.unique(part.labels), closed=True) for part in made]
         size = sizes_of(node.meta["val"])
         return [p if p.closed else replace(p, labels=p.labels.expand(size)) for p in made]
-    raise why or _Dead("its query is not made by a layer with a weight of its own")
+    raise why or _Dead(_NO_LAYER)
