@@ -59,9 +59,10 @@ def _check(spec: str, seed: int) -> Row:
         if not structure.groups:
             return row | {"why": "nothing is prunable: " + row["frozen"]}
         step = "half of every group"
-        pruned = one_plan(row, clock, model, structure, halved(structure, seed), inputs)
+        dense, remove = outputs(model, inputs), halved(structure, seed)
+        pruned, seen = one_plan(row, clock, model, structure, remove, inputs, dense)
         step = "batch"
-        row["batch_free"] = batch_free(pruned, inputs)
+        row["batch_free"] = batch_free(pruned, inputs, seen)
         step = "second plan"
         second(row, pruned, inputs, seed + 1)
         step = "an even plan"
@@ -70,7 +71,7 @@ def _check(spec: str, seed: int) -> Row:
         for plan in (halved_evenly, halved_widths) if "even" not in row else ():
             row["even"] = {"plan": plan.__name__}
             remove = plan(structure, seed + 2)
-            one_plan(row["even"], Clock(row["even"]), model, structure, remove, inputs)
+            one_plan(row["even"], Clock(row["even"]), model, structure, remove, inputs, dense)
             if row["even"]["surgery"] == "module":
                 break
     except Exception as error:  # any failure of any model is a finding
@@ -116,9 +117,11 @@ def describe(row: Row, structure: Structure) -> None:
 
 
 def one_plan(
-    row: Row, clock: Clock, model: nn.Module, structure: Structure, remove: Plan, inputs: Any
-) -> nn.Module:  # fmt: skip
-    """Apply a plan and put effect, error and control into the row."""
+    row: Row, clock: Clock, model: nn.Module, structure: Structure, remove: Plan, inputs: Any,
+    dense: list[Tensor],
+) -> tuple[nn.Module, list[Tensor]]:  # fmt: skip
+    """Apply a plan and put effect, error and control into the row. Returns the pruned model and
+    its outputs."""
     plan = sc.PruningPlan(remove)
     with clock("apply"), export_timed(clock.seconds, IN_APPLY):
         pruned = sc.apply(model, plan, inputs, structure=structure)
@@ -127,14 +130,13 @@ def one_plan(
     row["exact"] = all(structure.group(name).exact for name in remove)
     row["left"] = structure.cost(remove).params / max(structure.cost({}).params, 1)
     with clock("check"):
-        dense, seen = outputs(model, inputs), outputs(pruned, inputs)
+        seen = outputs(pruned, inputs)
         size = max(float(x.abs().max()) for x in dense)
-        reference, zeros = reference_of(model, structure, inputs, remove, seen, row["exact"])
-        wanted = zeros(remove)
+        reference = reference_of(model, structure, inputs, remove, dense, seen, row["exact"])
+        row["reference"], wanted, zeros = reference
         effect = largest(wanted, dense)
         # Where the removal takes nearly all of the output, errors are told by what is left.
         unit = min(effect, max(float(x.abs().max()) for x in wanted))
-        row["reference"] = reference
         row["effect"] = effect / size
         row["of_effect"] = largest(seen, wanted) / unit if unit else float("inf")
         row["control"] = 0.0
@@ -142,17 +144,18 @@ def one_plan(
             row["control"] = max(row["control"], largest(seen, zeros(other)) / unit)
             if row["control"] >= NOTICEABLE:
                 break
-    return pruned
+    return pruned, seen
 
 
 Zeros = Callable[[Plan], list[Tensor]]
 
 
 def reference_of(
-    model: nn.Module, structure: Structure, inputs: Any, remove: Plan, seen: list[Tensor],
-    exact: bool,
-) -> tuple[str, Zeros]:  # fmt: skip
-    """The independent reference, unless adapted statistics are beyond it."""
+    model: nn.Module, structure: Structure, inputs: Any, remove: Plan, dense: list[Tensor],
+    seen: list[Tensor], exact: bool,
+) -> tuple[str, list[Tensor], Zeros]:  # fmt: skip
+    """The independent reference, unless adapted statistics are beyond it: its name, the outputs
+    of this plan, and a function for those of others."""
 
     def own(plan: Plan) -> list[Tensor]:
         return outputs(zeroed(model, removed_slices(structure, plan)), inputs)
@@ -167,16 +170,15 @@ def reference_of(
             if not in_cache and x.is_floating_point()
         ]
 
-    if exact and all(bool(x.isfinite().all()) for x in own(remove)):  # not zero by zero
-        return "own code", own
     try:
         zeros = own(remove)
-        effect = largest(zeros, outputs(model, inputs))
-        if largest(seen, zeros) <= TOLERANCE * effect:
-            return "own code", own
+        finite = all(bool(x.isfinite().all()) for x in zeros)  # not zero by zero
+        if (exact and finite) or largest(seen, zeros) <= TOLERANCE * largest(zeros, dense):
+            return "own code", zeros, own
     except (RuntimeError, TypeError):  # a norm of another layout than the survivors' norm
-        return "graph", graph
-    return "graph", graph
+        if exact:
+            raise
+    return "graph", graph(remove), graph
 
 
 def neighbours(structure: Structure, remove: Plan, tries: int = 12) -> list[Plan]:
@@ -206,9 +208,8 @@ def without_state(output: Any) -> Any:
     return output
 
 
-def batch_free(pruned: nn.Module, inputs: Any) -> bool:
+def batch_free(pruned: nn.Module, inputs: Any, both: list[Tensor]) -> bool:
     """One sample, and three, give what they give in the batch of two."""
-    both = outputs(pruned, inputs)
     size = max(float(x.abs().max()) for x in both)
     for index in ([0], [0, 1, 0]):
         seen = outputs(pruned, _samples(inputs, index))
