@@ -41,7 +41,7 @@ def candidate_edits(model: nn.Module, touched: set[str], rewritten: Rewritten) -
                 if name.startswith("_") or name in ("training", *known) or (path, name) in numbers:
                     continue
                 new = _new_value(value, pairs, choose)
-                if new != value:
+                if new is not value and new != value:
                     edits.setdefault(path, {})[name] = new
         if edits not in found:
             found.append(edits)
