@@ -3,7 +3,7 @@
 A class leaves -> the slabs of its factors leave -> factors whose whole slab is gone leave. A
 closure is a unit when every product it touches lost exactly whole slabs. A closure that took
 parts of slabs is completed: the factor that owns them with the least beside them leaves too.
-Vectorised over the units, except for the few closures that need completion.
+Vectorised over the units.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from scipy.sparse import coo_array, csr_array, vstack
 
 from secateur.structure.axes import Product, Sparse
 
-# Completion is a loop over closures and products; beyond this many steps it is left out.
+# Completion looks at every product for every closure; beyond this many steps it is left out.
 COMPLETION_STEPS = 20_000_000
+COMPLETION_CELLS = 1 << 25  # how many classes of closures are held at a time
 
 
 def closures(
@@ -33,6 +34,7 @@ def closures(
     )
     if not products:
         return closure.astype(bool), {}
+    products = _different(products, labels)
 
     # slab[c, s] = 1 where class c lies in slab s; a slab belongs to one index of one factor.
     rows, columns, owners = [], [], []
@@ -71,9 +73,18 @@ def closures(
         accepted &= whole_rows
     units = closure[np.flatnonzero(accepted)].astype(bool)
     if refused:
-        completed = complete(closure[np.flatnonzero(~accepted)], labels, frozen, products, implies)
+        completed = complete(closure[np.flatnonzero(~accepted)], labels, frozen, products)
         units = csr_array(vstack([units, completed])).astype(bool)
     return units, refused
+
+
+def _different(products: list[Product], labels: np.ndarray) -> list[Product]:
+    """Those that say something new; the train graph repeats what the eval graph has said."""
+    first: dict[tuple[bytes, ...], Product] = {}
+    for product in products:
+        said = [labels[product.flat], *(labels[factor] for factor in product.factors)]
+        first.setdefault(tuple(ids.tobytes() for ids in said), product)
+    return list(first.values())
 
 
 def _only_whole_slabs(closure: Sparse, labels: np.ndarray, product: Product) -> np.ndarray:
@@ -99,67 +110,92 @@ def _clip(matrix: Sparse) -> Sparse:
     return matrix
 
 
-def complete(
-    closure: Sparse,
-    labels: np.ndarray,
-    frozen: int,
-    products: list[Product],
-    implies: Sparse,
-) -> Sparse:
+def complete(closure: Sparse, labels: np.ndarray, frozen: int, products: list[Product]) -> Sparse:
     """Units [n, classes] that refused closures become when half-taken slabs leave whole."""
-    found: dict[bytes, np.ndarray] = {}
     grids = [labels[product.flat].reshape(product.sizes) for product in products]
     factors = [[labels[factor] for factor in product.factors] for product in products]
-    steps = 0
-    for row in range(closure.shape[0]):
-        gone = np.zeros(closure.shape[1], bool)
-        gone[closure.indices[closure.indptr[row] : closure.indptr[row + 1]]] = True
-        known: set[bytes] = set()
-        while steps < COMPLETION_STEPS:
-            before = gone.tobytes()
-            if before in known or gone[frozen]:
-                break
-            known.add(before)
-            steps += len(products)
+    count, classes = closure.shape
+    found: dict[bytes, np.ndarray] = {}
+    steps = COMPLETION_STEPS
+    at_once = max(1, COMPLETION_CELLS // max(classes, *(grid.size for grid in grids)))
+    for start in range(0, count, at_once):
+        units = np.arange(start, min(start + at_once, count))
+        gone = np.ascontiguousarray(closure[units].toarray().T > 0)
+        gone = gone[:, ~gone[frozen]]
+        while gone.shape[1] and steps > 0:
+            steps -= gone.shape[1] * len(products)
+            changed = np.zeros(gone.shape[1], bool)
+            for rule in (_own_whole_slabs, _follow_factors):
+                for grid, parts in zip(grids, factors, strict=True):
+                    changed |= rule(gone, grid, parts, frozen)
+            ended = gone[:, ~changed]
             for grid, parts in zip(grids, factors, strict=True):
-                _own_whole_slabs(gone, grid, parts, frozen)
-            gone[csr_array(implies[np.flatnonzero(gone)]).indices] = True
-            if gone.tobytes() == before:
-                if all(map(lambda g, p: _is_whole(gone, g, p), grids, factors)):
-                    found[before] = gone
-                break
-    rows = np.array(list(found.values())) if found else np.zeros((0, closure.shape[1]), bool)
-    return csr_array(rows)
+                ended = ended[:, _is_whole(ended, grid, parts)]
+            found.update((unit.tobytes(), unit) for unit in ended.T)
+            gone = gone[:, changed & ~gone[frozen]]
+    return csr_array(np.array(list(found.values())).reshape(-1, classes))
 
 
 def _own_whole_slabs(
     gone: np.ndarray, grid: np.ndarray, parts: list[np.ndarray], frozen: int
-) -> None:
-    """Elements that left without any of their factors: the cheapest factor leaves with them."""
-    lost = gone[grid]
-    bare = lost & ~_covered(gone, parts)
-    if not bare.any():
-        return
-    options = []
+) -> np.ndarray:
+    """Elements that left without any of their factors: the cheapest factor leaves with them.
+
+    gone: bool [classes, units], written to. Returns bool [units]: who lost something.
+    """
+    bare = gone[grid] & ~_covered(gone, parts)
+    dims = tuple(range(grid.ndim))
+    short = bare.any(axis=dims)
+    changed = np.zeros(len(short), bool)
+    if not short.any():
+        return changed
+    units = np.flatnonzero(short)
+    bare = bare[..., units]
+    needs, costs = [], []
     for axis, classes in enumerate(parts):
-        need = bare.any(axis=tuple(d for d in range(grid.ndim) if d != axis))
-        if (classes[need] != frozen).all() and not (need | gone[classes]).all():
-            options.append((int(need.sum()) * (grid.size // grid.shape[axis]), axis, need))
-    if options:
-        _, axis, need = min(options, key=lambda option: option[:2])
-        gone[parts[axis][need]] = True
+        need = bare.any(axis=tuple(d for d in dims if d != axis))
+        all_of_it = (need | gone[np.ix_(classes, units)]).all(axis=0)
+        impossible = all_of_it | need[classes == frozen].any(axis=0)
+        cost = need.sum(axis=0) * (grid.size // grid.shape[axis])
+        needs.append(need)
+        costs.append(np.where(impossible, np.inf, cost))
+    cheapest = np.argmin(costs, axis=0)
+    for axis, (need, classes) in enumerate(zip(needs, parts, strict=True)):
+        chosen = (cheapest == axis) & np.isfinite(costs[axis])
+        place, unit = np.nonzero(need & chosen)
+        gone[classes[place], units[unit]] = True
+        changed[units[chosen]] = True
+    return changed
+
+
+def _follow_factors(
+    gone: np.ndarray, grid: np.ndarray, parts: list[np.ndarray], frozen: int
+) -> np.ndarray:
+    """The slabs of a factor that leaves leave with it.
+
+    gone: bool [classes, units], written to. Returns bool [units]: who lost something.
+    """
+    flat = grid.reshape(-1)
+    late = _covered(gone, parts).reshape(len(flat), -1) & ~gone[flat]
+    changed = late.any(axis=0)
+    if changed.any():
+        place, unit = np.nonzero(late)
+        gone[flat[place], unit] = True
+    return changed
 
 
 def _covered(gone: np.ndarray, parts: list[np.ndarray]) -> np.ndarray:
-    """bool grid: which elements leave because a factor of theirs does."""
-    result = np.zeros((), bool)
+    """bool [*grid, units]: which elements leave because a factor of theirs does."""
+    result: np.ndarray = np.zeros((), bool)
     for axis, classes in enumerate(parts):
-        shape = [1] * len(parts)
-        shape[axis] = -1
+        shape = [1] * len(parts) + [gone.shape[1]]
+        shape[axis] = len(classes)
         result = result | gone[classes].reshape(shape)
     return result
 
 
-def _is_whole(gone: np.ndarray, grid: np.ndarray, parts: list[np.ndarray]) -> bool:
+def _is_whole(gone: np.ndarray, grid: np.ndarray, parts: list[np.ndarray]) -> np.ndarray:
+    """bool [units]: what left of the grid is a union of slabs, and not all of it."""
     lost = gone[grid]
-    return bool((lost == _covered(gone, parts)).all()) and not lost.all()
+    dims = tuple(range(grid.ndim))
+    return (lost == _covered(gone, parts)).all(axis=dims) & ~lost.all(axis=dims)

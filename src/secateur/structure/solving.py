@@ -53,6 +53,8 @@ def solve(axes: Axes) -> Solution:
         )
         new_pairs, new_pins, products = _resolve(labels, products)
         if not new_pairs and not new_pins:
+            new_pairs = _unify_equal_products(labels, products)
+        if not new_pairs and not new_pins:
             new_pairs = _unify_equal_slabs(labels, products)
         if not new_pairs and not new_pins:
             new_pins = _pin_repetitions(labels, weak, axes.origin)
@@ -104,6 +106,20 @@ def _resolve(
         else:
             live.append(product)
     return pairs, pins, live
+
+
+def _unify_equal_products(
+    labels: np.ndarray, products: list[Product]
+) -> list[tuple[np.ndarray, np.ndarray, int]]:
+    """Products of the same factors are the same: the train graph repeats the eval graph's."""
+    first: dict[tuple[bytes, ...], Product] = {}
+    pairs = []
+    for product in products:
+        factors = tuple(labels[factor].tobytes() for factor in product.factors)
+        other = first.setdefault(factors, product)
+        if (labels[other.flat] != labels[product.flat]).any():
+            pairs.append((other.flat, product.flat, product.origin))
+    return pairs
 
 
 def _unify_equal_slabs(
