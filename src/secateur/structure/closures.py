@@ -145,7 +145,7 @@ def _own_whole_slabs(
     """
     bare = gone[grid] & ~_covered(gone, parts)
     dims = tuple(range(grid.ndim))
-    short = bare.any(axis=dims)
+    short = np.asarray(bare.any(axis=dims))
     changed = np.zeros(len(short), bool)
     if not short.any():
         return changed
@@ -153,7 +153,7 @@ def _own_whole_slabs(
     bare = bare[..., units]
     needs, costs = [], []
     for axis, classes in enumerate(parts):
-        need = bare.any(axis=tuple(d for d in dims if d != axis))
+        need = np.asarray(bare.any(axis=tuple(d for d in dims if d != axis)))
         all_of_it = (need | gone[np.ix_(classes, units)]).all(axis=0)
         impossible = all_of_it | need[classes == frozen].any(axis=0)
         cost = need.sum(axis=0) * (grid.size // grid.shape[axis])
@@ -161,7 +161,7 @@ def _own_whole_slabs(
         costs.append(np.where(impossible, np.inf, cost))
     cheapest = np.argmin(costs, axis=0)
     for axis, (need, classes) in enumerate(zip(needs, parts, strict=True)):
-        chosen = (cheapest == axis) & np.isfinite(costs[axis])
+        chosen = np.asarray((cheapest == axis) & np.isfinite(costs[axis]))
         place, unit = np.nonzero(need & chosen)
         gone[classes[place], units[unit]] = True
         changed[units[chosen]] = True
@@ -177,7 +177,7 @@ def _follow_factors(
     """
     flat = grid.reshape(-1)
     late = _covered(gone, parts).reshape(len(flat), -1) & ~gone[flat]
-    changed = late.any(axis=0)
+    changed = np.asarray(late.any(axis=0))
     if changed.any():
         place, unit = np.nonzero(late)
         gone[flat[place], unit] = True

@@ -18,6 +18,7 @@ from secateur.structure.capture import module_path
 from secateur.surgery.ordinals import ordinals
 from secateur.surgery.rewriting import Rewritten
 
+LARGEST_MULTIPLE = 8  # of a width that code writes; beyond, two sizes divide by chance
 Edits = dict[str, dict[str, Any]]  # module path -> attribute -> new value
 
 
@@ -106,7 +107,8 @@ def _as_part(value: int, pairs: list[tuple[Any, Any]]) -> list[int]:
     return [
         new // (old // value)
         for old, new in pairs
-        if isinstance(old, int) and old != new and old > value and old % value == 0
+        if isinstance(old, int) and old != new and old % value == 0
+        and 1 < old // value <= LARGEST_MULTIPLE
         and new % (old // value) == 0
     ]  # fmt: skip
 
