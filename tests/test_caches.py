@@ -101,3 +101,38 @@ def test_a_saved_graph_gives_the_cache_back(tmp_path: Any) -> None:
     assert torch.equal(one["logits"], two["logits"])
     assert torch.equal(one["cache"].layers[0].keys, two["cache"].layers[0].keys)
     assert two["cache"].layers[0].dtype == torch.float32
+
+
+class Translator(nn.Module):
+    """An encoder, and a decoder that returns the encoder's state, with or without a cache."""
+
+    def __init__(self, cached: bool) -> None:
+        super().__init__()
+        self.encode, self.decoder = nn.Linear(4, 5), Decoder()
+        self.cached = cached
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        state = torch.relu(self.encode(x))
+        answer = self.decoder(state)
+        if not self.cached:
+            del answer["cache"]
+        return answer | {"encoder_last_hidden_state": state}
+
+
+def test_what_an_encoder_hands_on_beside_a_cache_may_shrink() -> None:
+    torch.manual_seed(0)
+    model, x = Translator(cached=True).eval(), torch.randn(2, 4, 4)
+    structure = sc.trace(model, x)
+    assert {g.name: g.size for g in structure.groups} == {
+        "encode": 5, "decoder.q": 8, "decoder.v": 6,
+    }  # fmt: skip
+    plan = sc.PruningPlan({"encode": [0, 3], "decoder.v": [1]})
+    pruned = sc.apply(model, plan, x, structure=structure)
+    assert pruned(x)["encoder_last_hidden_state"].shape == (2, 4, 3)
+    assert sc.verify(model, pruned, plan, x, structure=structure).ok
+
+
+def test_without_a_cache_it_is_an_answer_and_stays() -> None:
+    structure = sc.trace(Translator(cached=False).eval(), torch.randn(2, 4, 4))
+    assert "encode" not in {group.name for group in structure.groups}
+    assert "it is an output of the model" in {f.reason for f in structure.frozen}
