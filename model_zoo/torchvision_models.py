@@ -42,7 +42,7 @@ def build(name: str) -> Subject:
         return Subject(model.backbone.eval(), torch.randn(2, 3, 64, 64), heads=False)
     model = models.get_model(name, weights=None, **extra).eval()
     if name in models.list_models(module=models.video):
-        size = (16, 224, 224) if name.startswith("mvit") else (8, 64, 64)
+        size = (16, 224, 224) if name.startswith(("mvit", "s3d")) else (8, 64, 64)
         return Subject(model, torch.randn(2, 3, *size))
     side = PIXELS.get(name, 64)
     return Subject(model, torch.randn(2, 3, side, side))
