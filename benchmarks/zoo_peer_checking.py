@@ -109,6 +109,7 @@ def _check(row: Row, spec: str, told: str, seed: int) -> None:
 def build(spec: str, seed: int) -> tuple[nn.Module, Any]:
     """The dense model and its inputs as the zoo has them."""
     subject = subjects.build(spec)
+    subject = subject.alone if subject.part else subject
     return randomise(subject.model, seed).eval(), double(subject.inputs)
 
 

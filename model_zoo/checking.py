@@ -11,6 +11,7 @@ import resource
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from model_zoo import subjects
 from model_zoo.plans import Plan, halved, halved_evenly, halved_widths
 from model_zoo.seconds import IN_APPLY, IN_TRACE, Clock, export_timed
 from oracle import call, largest, leaves, randomise, removed_slices, zeroed
+from secateur.structure.inputs import as_arguments
 from secateur.structure.structure import Structure
 from secateur.surgery.applying import origin_of
 from secateur.surgery.reference import InDouble, double, tensor_outputs, zeroed_outputs
@@ -30,6 +32,24 @@ from secateur.surgery.reference import InDouble, double, tensor_outputs, zeroed_
 TOLERANCE, NOTICEABLE = 1e-6, 1e-3
 OF_A_PLAN = ("surgery", "fallback", "exact", "left", "effect", "of_effect", "control")
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Inputs of the model, and what of it is compared: a part on inputs of its own."""
+
+    inputs: Any
+    within: Any
+    part: str
+
+    def part_of(self, model: nn.Module) -> nn.Module:
+        """The module that is compared."""
+        return model.get_submodule(self.part)
+
+    def __call__(self, model: nn.Module) -> list[Tensor]:
+        """Its outputs."""
+        model.eval()
+        return outputs(self.part_of(model), self.within)
 
 
 def check(spec: str, seed: int = 0) -> Row:
@@ -50,28 +70,29 @@ def _check(spec: str, seed: int) -> Row:
         model = randomise(subject.model, seed).eval()
         torch.set_default_dtype(torch.float64)  # code may make tensors of the default type
         inputs = double(subject.inputs)
-        row["params"] = sum(p.numel() for p in model.parameters())
+        row["params"] = _count(model.get_submodule(subject.part))
         row["heads"] = subject.heads
         step = "trace"
         with clock("trace"), export_timed(row["seconds"], IN_TRACE):
-            structure = sc.trace(model, inputs)
+            structure = sc.trace(model, inputs, part=subject.part)
         describe(row, structure)
         if not structure.groups:
             return row | {"why": "nothing is prunable: " + row["frozen"]}
         step = "half of every group"
-        dense, remove = outputs(model, inputs), halved(structure, seed)
-        pruned, seen = one_plan(row, clock, model, structure, remove, inputs, dense)
+        run = Run(inputs, double(subject.within) if subject.part else inputs, subject.part)
+        dense, remove = run(model), halved(structure, seed)
+        pruned, seen = one_plan(row, clock, model, structure, remove, run, dense)
         step = "batch"
-        row["batch_free"] = batch_free(pruned, inputs, seen)
+        row["batch_free"] = batch_free(run.part_of(pruned), run.within, seen)
         step = "second plan"
-        second(row, pruned, inputs, seed + 1)
+        second(row, pruned, run, seed + 1)
         step = "an even plan"
         if row["surgery"] == "module" and not any(g.overlaps for g in structure.groups):
             row["even"] = {"plan": "halved", **{part: row[part] for part in OF_A_PLAN}}
         for plan in (halved_evenly, halved_widths) if "even" not in row else ():
             row["even"] = {"plan": plan.__name__}
             remove = plan(structure, seed + 2)
-            one_plan(row["even"], Clock(row["even"]), model, structure, remove, inputs, dense)
+            one_plan(row["even"], Clock(row["even"]), model, structure, remove, run, dense)
             if row["even"]["surgery"] == "module":
                 break
     except Exception as error:  # any failure of any model is a finding
@@ -85,6 +106,10 @@ def _check(spec: str, seed: int) -> Row:
     row["verdict"] = verdict_of(row)
     row["peak_memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return row
+
+
+def _count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
 
 
 def verdict_of(row: Row) -> str:
@@ -117,22 +142,23 @@ def describe(row: Row, structure: Structure) -> None:
 
 
 def one_plan(
-    row: Row, clock: Clock, model: nn.Module, structure: Structure, remove: Plan, inputs: Any,
+    row: Row, clock: Clock, model: nn.Module, structure: Structure, remove: Plan, run: Run,
     dense: list[Tensor],
 ) -> tuple[nn.Module, list[Tensor]]:  # fmt: skip
     """Apply a plan and put effect, error and control into the row. Returns the pruned model and
     its outputs."""
     plan = sc.PruningPlan(remove)
     with clock("apply"), export_timed(clock.seconds, IN_APPLY):
-        pruned = sc.apply(model, plan, inputs, structure=structure)
+        pruned = sc.apply(model, plan, run.inputs, structure=structure)
     row["surgery"] = origin_of(pruned).kind
     row["fallback"] = "; ".join(origin_of(pruned).notes)[:300]
     row["exact"] = all(structure.group(name).exact for name in remove)
-    row["left"] = structure.cost(remove).params / max(structure.cost({}).params, 1)
+    leaves_with_it = structure.cost({}).params - structure.cost(remove).params
+    row["left"] = 1 - leaves_with_it / max(_count(run.part_of(model)), 1)
     with clock("check"):
-        seen = outputs(pruned, inputs)
+        seen = run(pruned)
         size = max(float(x.abs().max()) for x in dense)
-        reference = reference_of(model, structure, inputs, remove, dense, seen, row["exact"])
+        reference = reference_of(model, structure, run, remove, dense, seen, row["exact"])
         row["reference"], wanted, zeros = reference
         effect = largest(wanted, dense)
         # Where the removal takes nearly all of the output, errors are told by what is left.
@@ -151,17 +177,17 @@ Zeros = Callable[[Plan], list[Tensor]]
 
 
 def reference_of(
-    model: nn.Module, structure: Structure, inputs: Any, remove: Plan, dense: list[Tensor],
+    model: nn.Module, structure: Structure, run: Run, remove: Plan, dense: list[Tensor],
     seen: list[Tensor], exact: bool,
 ) -> tuple[str, list[Tensor], Zeros]:  # fmt: skip
     """The independent reference, unless adapted statistics are beyond it: its name, the outputs
     of this plan, and a function for those of others."""
 
     def own(plan: Plan) -> list[Tensor]:
-        return outputs(zeroed(model, removed_slices(structure, plan)), inputs)
+        return run(zeroed(model, removed_slices(structure, plan)))
 
     def graph(plan: Plan) -> list[Tensor]:
-        arguments = structure.captured.arguments
+        arguments = as_arguments(run.within)
         found = zeroed_outputs(model, structure, plan, arguments)
         places = tensor_outputs(structure)
         return [
@@ -237,9 +263,10 @@ def _samples_of(output: Tensor, index: list[int], shape: torch.Size) -> Tensor:
     return output
 
 
-def second(row: Row, pruned: nn.Module, inputs: Any, seed: int) -> None:
+def second(row: Row, pruned: nn.Module, run: Run, seed: int) -> None:
     """A random plan on the pruned model."""
-    structure = sc.trace(pruned, inputs)
+    inputs = run.inputs
+    structure = sc.trace(pruned, inputs, part=run.part)
     plan = sc.PruningPlan(halved(structure, seed))
     again = sc.apply(pruned, plan, inputs, structure=structure)
     verdict = sc.verify(pruned, again, plan, inputs, structure=structure)

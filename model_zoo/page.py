@@ -27,7 +27,8 @@ def page(results: dict[str, Row]) -> str:
         "must fail, one sample and three must give what they give "
         "in a batch of two, and a second random plan on the pruned model must hold as well. "
         "*Adapted* models have a statistic (a layer norm, say) over units that leave; it runs "
-        "over the survivors on both sides. Reproduce: `make zoo`.\n",
+        "over the survivors on both sides. Of detectors, whose code goes by the boxes that they "
+        "find, the backbone is pruned and compared (`part=\"backbone\"`). Reproduce: `make zoo`.\n",
         "## In short\n",
         table(
             ["", "models", "checked", "exact or adapted", "own class kept",

@@ -20,14 +20,23 @@ if _TESTS not in sys.path:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A model with inputs of a batch of 2, and which tensors of the output count.
+    """A model with inputs of a batch of 2.
 
     heads: whether the model has a head (the share that can leave is judged by it).
+    part:  the module that is pruned and compared, "" for the model itself; then ``within`` are
+           inputs of its own.
     """
 
     model: nn.Module
     inputs: Any
     heads: bool = True
+    part: str = ""
+    within: Any = None
+
+    @property
+    def alone(self) -> Subject:
+        """The part as a model by itself."""
+        return Subject(self.model.get_submodule(self.part), self.within, self.heads)
 
 
 def names(source: str) -> list[str]:
