@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -271,3 +272,33 @@ def test_what_has_no_rule_is_noted() -> None:
     frozen = {(f.tensor, f.dim) for f in structure.frozen}
     assert ("words.weight", 1) not in frozen  # the stream can still be pruned
     assert [(g.name, g.size) for g in structure.groups] == [("words", 4), ("first", 2)]
+
+
+PICKS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "slice": lambda table, count: table[:count],
+    "narrow": lambda table, count: table.narrow(0, 0, count),
+    "index": lambda table, count: table[torch.arange(count)],
+    "split": lambda table, count: table.split([count, len(table) - count])[0],
+    "after a move": lambda table, count: table.t().unsqueeze(0)[:, :, :count].squeeze(0).t(),
+}
+
+
+class Positions(nn.Module):
+    """As many rows of a table as the input is long."""
+
+    def __init__(self, pick: Callable[[Tensor, int], Tensor]) -> None:
+        super().__init__()
+        self.embed, self.head, self.pick = nn.Linear(4, 8), nn.Linear(8, 2), pick
+        self.table = nn.Parameter(torch.randn(20, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.embed(x) + self.pick(self.table, x.shape[1]))
+
+
+@pytest.mark.parametrize("how", PICKS)
+def test_rows_that_longer_inputs_would_read_are_held(how: str) -> None:
+    structure = sc.trace(Positions(PICKS[how]).eval(), torch.randn(2, 5, 4))
+    assert [group.size for group in structure.groups] == [8]
+    held = {f.reason: f for f in structure.frozen if (f.tensor, f.dim) == ("table", 0)}
+    unread = held["these inputs do not read it"]
+    assert unread.indices == 15 and "self.pick" in unread.source

@@ -14,6 +14,7 @@ from secateur.structure.boundary import flat_outputs
 from secateur.structure.capture import Captured
 from secateur.structure.constants import constant_nodes
 from secateur.structure.tracer import RULES, Rule, Tracer, whole
+from secateur.structure.unread import hold_unread
 from secateur.structure.values import Value, fits, hint, holds_tensor, sizes_of
 
 ZEROS = frozenset({torch.ops.aten.zeros.default, torch.ops.aten.zeros_like.default})
@@ -33,6 +34,7 @@ def read(tracer: Tracer, captured: Captured) -> None:
             if operand in constant and operand not in tracer.values:
                 _meet_constant(tracer, operand, constant)
         tracer.values[node] = _read(tracer, node, captured)
+    hold_unread(tracer, captured.module.graph)
 
 
 def _input(tracer: Tracer, node: fx.Node) -> Value:

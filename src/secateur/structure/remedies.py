@@ -14,6 +14,7 @@ REMEDIES = {
         "secateur.drop_features cuts inputs, secateur.keep_classes cuts classes"
     ),
     "forward does not use it": "delete it from the model",
+    "these inputs do not read it": "cut it off the table, if no longer input will ever come",
     "it is not of the part": "trace the whole model, or a part that holds all that use it",
     "no rule for this operation": (
         "write it with operations that have a rule, or add a rule (docs/architecture.md)"
