@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -342,3 +343,34 @@ def test_what_eval_mode_stored_is_computed_anew() -> None:
     assert isinstance(pruned, StoresBiases) and pruned.shift.shape == (4,)
     assert pruned.eval()(x).shape == (4, 2) and pruned.train()(x).shape == (4, 2)
     assert sc.verify(model, pruned, plan, x, structure=structure).ok
+
+
+class GrowsTable(nn.Module):
+    """As ConViT does: a buffer is registered anew when inputs are larger than it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.place, self.head = nn.Linear(3, 6), nn.Linear(2, 6), nn.Linear(6, 2)
+        self.register_buffer("table", torch.zeros(1, 2), persistent=False)
+        self.chance = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(self.table) != x.shape[1]:
+            rows = torch.arange(x.shape[1], dtype=torch.float32)
+            self.table = torch.stack([rows, rows.square()], 1).to(self.embed.weight.dtype)
+        return self.head(self.chance(F.relu(self.embed(x) + self.place(self.table))))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_buffer_that_a_forward_pass_has_replaced_since(
+    method: Literal["module", "graph"],
+) -> None:
+    torch.manual_seed(0)
+    model, x = GrowsTable().eval(), torch.randn(4, 5, 3)
+    structure = sc.trace(model, x)
+    model(x)
+    assert model.table.shape == (5, 2)
+    plan = sc.PruningPlan({structure.groups[0].name: [1, 4]})
+    pruned = sc.apply(model, plan, x, method=method, structure=structure)
+    assert sc.verify(model, pruned, plan, x, structure=structure).ok
+    assert model.table.shape == (5, 2) and pruned.train()(x).shape == (4, 5, 2)

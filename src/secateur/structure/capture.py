@@ -111,6 +111,7 @@ def _export(model: nn.Module, arguments: Any, training: bool) -> Captured:
             _restore(model, buffers)
         assert isinstance(module, fx.GraphModule)
         inline_grad_modes(module)
+        _forget_replaced(module)
         free = any(_is_symbolic(node) for node in module.graph.nodes if node.op == "placeholder")
         size = next((t.shape[0] for t in pytree.tree_leaves(arguments) if is_batched(t)), 1)
         caches = leaves_in_caches(program.call_spec.out_spec)  # type: ignore[arg-type]
@@ -189,6 +190,24 @@ def inline_grad_modes(module: fx.GraphModule) -> None:
                 graph.erase_node(user)
         graph.erase_node(node)
     graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _forget_replaced(module: fx.GraphModule) -> None:
+    """Drop the copy of a result into a buffer of another shape.
+
+    That is how export says that forward registers a buffer anew (a table that grows with the
+    inputs). The graph computes it in every call, and nothing could be copied.
+    """
+    for node in list(module.graph.nodes):
+        if node.target is not torch.ops.aten.copy_.default or node.users:
+            continue
+        into, new = (operand.meta.get("val") for operand in node.args[:2])
+        if node.args[0].op != "get_attr" or into is None or new is None:
+            continue
+        sizes = zip(reversed(new.shape), reversed(into.shape), strict=False)
+        if new.dim() > into.dim() or any(a not in (1, b) for a, b in sizes):
+            module.graph.erase_node(node)
     module.recompile()
 
 

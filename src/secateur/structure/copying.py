@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -43,3 +44,29 @@ def forget_stored(model: nn.Module) -> None:
     model.train()
     for module, mode in modes.items():
         module.training = mode
+
+
+@contextmanager
+def buffers_as_traced(model: nn.Module, traced: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """For a while, the buffers of a trace in place of those that a forward pass has replaced.
+
+    Some code grows a table with the inputs and registers it anew (ConViT, tables of rotary
+    angles); the trace speaks of the one that was there. Values alone may change.
+    """
+    replaced = {
+        name: buffer
+        for name, buffer in model.named_buffers()
+        if name in traced and traced[name].shape != buffer.shape
+    }
+    try:
+        for name in replaced:
+            _put(model, name, traced[name])
+        yield
+    finally:
+        for name, buffer in replaced.items():
+            _put(model, name, buffer)
+
+
+def _put(model: nn.Module, name: str, buffer: torch.Tensor) -> None:
+    owner, _, leaf = name.rpartition(".")
+    model.get_submodule(owner)._buffers[leaf] = buffer

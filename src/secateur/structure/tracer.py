@@ -101,8 +101,7 @@ class Tracer:
 
     def __post_init__(self) -> None:
         first: dict[tuple[int, tuple[int, ...], tuple[int, ...], int], str] = {}
-        buffers = {name for name, _ in self.model.named_buffers(remove_duplicate=False)}
-        self.buffers = frozenset(buffers)
+        self.buffers = dict(self.model.named_buffers(remove_duplicate=False))
         everything = [
             *self.model.named_parameters(remove_duplicate=False),
             *self.model.named_buffers(remove_duplicate=False),

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from secateur.errors import InputError, SurgeryError
 from secateur.planning import PruningPlan, check, describe
 from secateur.structure.boundary import without
+from secateur.structure.copying import buffers_as_traced
 from secateur.structure.inputs import ExampleInputs, as_arguments
 from secateur.structure.structure import Structure, trace
 from secateur.surgery.graph import graph_surgery
@@ -69,16 +70,17 @@ def apply(
         if isinstance(leaf, torch.Tensor)
     )
     notes: tuple[str, ...] = ()
-    if method != "graph":
-        try:
-            pruned, edits, scales = module_surgery(model, structure, plan.remove, cut, pure)
-            _remember(pruned, Origin(plan, "module", edits, inputs, scales=scales))
-            return pruned
-        except SurgeryError as error:
-            if method == "module":
-                raise
-            notes = (f"graph surgery was used, because {error}",)
-    pruned, more = graph_surgery(model, structure, plan.remove, example_inputs, pure)
+    with buffers_as_traced(model, structure.tracer.buffers):
+        if method != "graph":
+            try:
+                pruned, edits, scales = module_surgery(model, structure, plan.remove, cut, pure)
+                _remember(pruned, Origin(plan, "module", edits, inputs, scales=scales))
+                return pruned
+            except SurgeryError as error:
+                if method == "module":
+                    raise
+                notes = (f"graph surgery was used, because {error}",)
+        pruned, more = graph_surgery(model, structure, plan.remove, example_inputs, pure)
     _remember(pruned, Origin(plan, "graph", {}, inputs, (*notes, *more)))
     return pruned
 
