@@ -206,7 +206,8 @@ def _forget_replaced(module: fx.GraphModule) -> None:
         if node.args[0].op != "get_attr" or into is None or new is None:
             continue
         sizes = zip(reversed(new.shape), reversed(into.shape), strict=False)
-        if new.dim() > into.dim() or any(a not in (1, b) for a, b in sizes):
+        other = any(isinstance(a, torch.SymInt) or a not in (1, b) for a, b in sizes)
+        if new.dim() > into.dim() or other:
             module.graph.erase_node(node)
     module.recompile()
 
