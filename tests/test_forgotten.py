@@ -374,3 +374,37 @@ def test_a_buffer_that_a_forward_pass_has_replaced_since(
     pruned = sc.apply(model, plan, x, method=method, structure=structure)
     assert sc.verify(model, pruned, plan, x, structure=structure).ok
     assert model.table.shape == (5, 2) and pruned.train()(x).shape == (4, 5, 2)
+
+
+class UnderModes(nn.Module):
+    """Part of it without gradients, part of it in full precision whatever autocast says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.mix, self.head = nn.Linear(3, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.embed(x))
+        with torch.autocast("cpu", enabled=False):
+            y = F.relu(self.mix(x.float()))
+            with torch.no_grad():
+                scale = y.mean(0, keepdim=True).abs() + 1
+        return self.head(y / scale)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_runs_under_autocast_or_without_gradients(
+    method: Literal["module", "graph"], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model, x = UnderModes().eval(), torch.randn(4, 3)
+    structure = sc.trace(model, x)
+    assert {group.name: group.size for group in structure.groups} == {"embed": 8, "mix": 8}
+    plan = sc.PruningPlan({"embed": [1, 4], "mix": [0, 2, 7]})
+    pruned = sc.apply(model, plan, x, method=method, structure=structure)
+    assert sc.verify(model, pruned, plan, x, structure=structure).ok
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert pruned(x).dtype == torch.bfloat16
+    sc.save(pruned, tmp_path / "saved")
+    again = sc.load(tmp_path / "saved", None if method == "graph" else UnderModes)
+    assert torch.equal(again(x), pruned(x))

@@ -19,7 +19,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 _HOME = "transformers.cache_utils"
-_ROOTS = ("Cache", "CacheLayerMixin", "LinearAttentionCacheLayerMixin")
+_ROOTS = ("Cache", "CacheLayerMixin", "LinearAttentionCacheLayerMixin", "DummyLayer")
 _ENCODED = "encoder_last_hidden_state"
 _PLAIN = (type(None), bool, int, float, str)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import io
 import logging
-import operator
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from secateur.errors import CaptureError, InputError
 from secateur.structure.caches import known_caches, leaves_in_caches
 from secateur.structure.copying import forget_stored
 from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size, is_batched, repeated
+from secateur.structure.modes import inline_modes
 
 _TORCH = f"{Path(torch.__file__).parent}/"
 _HERE = f"{Path(__file__).parent.parent}/"
@@ -110,7 +110,7 @@ def _export(model: nn.Module, arguments: Any, training: bool) -> Captured:
         finally:
             _restore(model, buffers)
         assert isinstance(module, fx.GraphModule)
-        inline_grad_modes(module)
+        inline_modes(module)
         _forget_replaced(module)
         free = any(_is_symbolic(node) for node in module.graph.nodes if node.op == "placeholder")
         size = next((t.shape[0] for t in pytree.tree_leaves(arguments) if is_batched(t)), 1)
@@ -173,26 +173,6 @@ def _is_symbolic(node: fx.Node) -> bool:
     )
 
 
-def inline_grad_modes(module: fx.GraphModule) -> None:
-    """Replace ``wrap_with_set_grad_enabled`` subgraphs by their body between two switches."""
-    graph = module.graph
-    for node in list(graph.nodes):
-        if node.target is not torch.ops.higher_order.wrap_with_set_grad_enabled:
-            continue
-        enabled, body, *operands = node.args
-        with graph.inserting_before(node):
-            graph.call_function(torch._C._set_grad_enabled, (enabled,))
-            result = _copied_body(module, body, operands)
-            graph.call_function(torch._C._set_grad_enabled, (not enabled,))
-        for user in list(node.users):
-            if user.target is operator.getitem:
-                user.replace_all_uses_with(result[user.args[1]])
-                graph.erase_node(user)
-        graph.erase_node(node)
-    graph.eliminate_dead_code()
-    module.recompile()
-
-
 def _forget_replaced(module: fx.GraphModule) -> None:
     """Drop the copy of a result into a buffer of another shape.
 
@@ -210,20 +190,6 @@ def _forget_replaced(module: fx.GraphModule) -> None:
         if new.dim() > into.dim() or other:
             module.graph.erase_node(node)
     module.recompile()
-
-
-def _copied_body(module: fx.GraphModule, body: fx.Node, operands: list[Any]) -> Any:
-    """Copy a subgraph to the insertion point of the graph; returns its output."""
-    inside = module.get_submodule(str(body.target))
-    assert isinstance(inside, fx.GraphModule)
-    places = [n for n in inside.graph.nodes if n.op == "placeholder"]
-    mapping: dict[fx.Node, Any] = dict(zip(places, operands, strict=True))
-    for inner in inside.graph.nodes:
-        if inner.op == "output":
-            return fx.map_arg(inner.args[0], lambda n: mapping[n])
-        if inner.op != "placeholder":
-            mapping[inner] = module.graph.node_copy(inner, lambda n: mapping[n])
-    raise AssertionError("a graph without output")
 
 
 def source_line(node: fx.Node) -> str:

@@ -23,6 +23,8 @@ _PYTHON = {
     "sym_max": torch.sym_max, "sym_min": torch.sym_min, "sym_int": torch.sym_int,
     "sym_float": torch.sym_float, "sym_not": torch.sym_not,
     "set_grad_enabled": torch._C._set_grad_enabled,
+    "enter_autocast": torch.amp.autocast_mode._enter_autocast,
+    "exit_autocast": torch.amp.autocast_mode._exit_autocast,
 }  # fmt: skip
 _NAMES = {function: name for name, function in _PYTHON.items()}
 _TYPED = {"dtype": torch.dtype, "layout": torch.layout, "memory_format": torch.memory_format}

@@ -215,14 +215,16 @@ def _spelled(
     return f"{args}{sorted(kwargs.items())}", ", ".join(literals)
 
 
-def _lifted(captured: Captured, constants: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
+def _lifted(captured: Captured, constants: Mapping[str, torch.Tensor], name: str) -> Any:
     if name in constants:
         return constants[name]
     owner, _, leaf = name.rpartition(".")
     return getattr(captured.module.get_submodule(owner), leaf)
 
 
-def _content(tensor: torch.Tensor) -> str:
+def _content(tensor: Any) -> str:
+    if isinstance(tensor, fx.GraphModule):  # of an operation that calls it, which froze all of it
+        return tensor.code
     if tensor.numel() == 1:
         return f"{tensor.dtype} {tensor.item()}"
     wide = tensor.detach().cpu().double() if tensor.is_floating_point() else tensor.cpu()
