@@ -40,7 +40,7 @@ demo: env
 	$(BIN)/secateur run examples/digits.yaml
 
 test: env
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=60
 
 fuzz: env
 	$(BIN)/python -m pytest -m fuzz

@@ -24,6 +24,12 @@ GRAPH_SEED, MODULE_SEED = 0, 1
 TOLERANCE = 1e-6  # float64, relative to what pruning changes at all
 NOTICEABLE = 1e-3  # least effect of a plan, and least error of a wrong one
 
+
+def nets(*names: str) -> list[Any]:
+    """Parameters: all tests of a net run in one process, which traces it once."""
+    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
+
+
 Plan = dict[str, list[int]]
 Slices = dict[tuple[str, int], np.ndarray]
 
@@ -65,7 +71,7 @@ def signature(size: int, members: dict[str, int], exact: bool) -> str:
     return f"{size} units{'' if exact else ' (adapted)'}: {listed}"
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", nets(*ZOO))
 def test_groups_are_those_written_by_hand(name: str) -> None:
     found = Counter()
     for group in subject(name).structure.groups:
@@ -196,25 +202,25 @@ def assert_exact(net: Subject, seed: int, method: Literal["auto", "module", "gra
     assert_untouched(net)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", nets(*ZOO))
 def test_removed_equals_zeroed_by_graph_surgery(name: str) -> None:
     assert_exact(subject(name), GRAPH_SEED, "graph")
 
 
-@pytest.mark.parametrize("name", [e.name for e in ZOO.values() if e.module_surgery])
+@pytest.mark.parametrize("name", nets(*(e.name for e in ZOO.values() if e.module_surgery)))
 def test_removed_equals_zeroed_by_module_surgery(name: str) -> None:
     assert_exact(subject(name), MODULE_SEED, "module")
 
 
 @pytest.mark.fuzz
 @pytest.mark.parametrize("seed", range(2, 8))
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", nets(*ZOO))
 def test_more_plans_are_exact(name: str, seed: int) -> None:
     assert_exact(subject(name), seed, "graph")
     if ZOO[name].module_surgery:
         assert_exact(subject(name), seed + 1, "module")
 
 
-@pytest.mark.parametrize("name", [e.name for e in ZOO.values() if not e.module_surgery])
+@pytest.mark.parametrize("name", nets(*(e.name for e in ZOO.values() if not e.module_surgery)))
 def test_auto_is_exact_where_sizes_are_hard_coded(name: str) -> None:
     assert_exact(subject(name), MODULE_SEED, "auto")
