@@ -42,6 +42,37 @@ class SummedTokens(nn.Module):
         return self.head(torch.zeros_like(x).scatter_add(1, place.expand_as(x), x))
 
 
+class AddedRows(nn.Module):
+    """Rows added to, and copied over, places that a buffer chooses (experts do so)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(5, 8)
+        self.register_buffer("rank", torch.tensor([0.3, -1.0, 2.0, 0.1]))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, order = F.relu(self.fc1(x)), self.get_buffer("rank").argsort()
+        y = torch.zeros_like(x).index_add(1, order[:3], x[:, :3])
+        return self.head(y.index_copy(1, order[3:], 2 * x[:, 3:]))
+
+
+class PutRows(nn.Module):
+    """Rows written to places that a buffer chooses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(5, 8)
+        self.register_buffer("rank", torch.tensor([0.3, -1.0, 2.0, 0.1]))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.fc1(x))
+        y = torch.zeros_like(x)
+        y[:, self.get_buffer("rank").argsort()] = x
+        return self.head(y)
+
+
 class LargestValues(nn.Module):
     """The two largest of each channel over time."""
 
@@ -95,6 +126,8 @@ ENTRIES = (
         (Expected(9, rows("fc1") | cols("head")),),
     ),
     Entry("summed_tokens", SummedTokens, floats(4, 5), (Expected(8, rows("fc1") | cols("head")),)),
+    Entry("added_rows", AddedRows, floats(4, 5), (Expected(8, rows("fc1") | cols("head")),)),
+    Entry("put_rows", PutRows, floats(4, 5), (Expected(8, rows("fc1") | cols("head")),)),
     Entry("largest_values", LargestValues, floats(4, 5),
           (Expected(10, rows("fc1") | cols("head")),)),
     Entry("repeated", Repeated, floats(5), (Expected(6, rows("fc1") | cols("head", 2)),)),

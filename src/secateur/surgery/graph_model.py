@@ -12,6 +12,7 @@ from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
 
 from secateur.structure.caches import known_caches
+from secateur.structure.constants import is_written
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,7 @@ class Program:
     @staticmethod
     def of(graph: fx.Graph, in_spec: pytree.TreeSpec, out_spec: pytree.TreeSpec) -> Program:
         """Compile a graph whose placeholders are the flat inputs."""
+        _let_views_copy(graph)
         graph.set_codegen(CodeGen())
         code = graph.python_code("self")
         names: dict[str, Any] = dict(code.globals)
@@ -66,6 +68,27 @@ class Program:
         answers = self.function(holder, *flat)
         with known_caches():
             return pytree.tree_unflatten(answers, self.out_spec)
+
+
+def _let_views_copy(graph: fx.Graph) -> None:
+    """A view becomes a reshape where nobody writes into it: fewer units may lie otherwise.
+
+    A tensor of one row has strides that a view accepts and one of two rows may have others;
+    and what selects survivors lays them out anew.
+    """
+    for node in graph.nodes:
+        if node.target is not torch.ops.aten.view.default:
+            continue
+        base = node
+        while isinstance(base.args[0] if base.args else None, fx.Node) and _is_view(base):
+            base = base.args[0]
+        if not is_written(base):
+            node.target = torch.ops.aten.reshape.default
+
+
+def _is_view(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and any(result.alias_info for result in schema.returns)
 
 
 def _keyword_names(spec: pytree.TreeSpec) -> list[str]:
