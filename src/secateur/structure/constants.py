@@ -43,7 +43,7 @@ def constant_nodes(graph: fx.Graph, known: Collection[str]) -> set[fx.Node]:
 
     ``known``: names of the model's parameters and buffers. A constant that is written from a
     non-constant is none, nor is what it is a view of, nor one whose dimension is the batch times
-    something that may leave.
+    something that may leave. Nor is a choice of rows (``one_hot``): other inputs choose others.
     """
     held: set[fx.Node] = set()
     while True:
@@ -53,7 +53,12 @@ def constant_nodes(graph: fx.Graph, known: Collection[str]) -> set[fx.Node]:
             if node.op == "get_attr":
                 # Tensors that forward itself made (torch.tensor(...)) are lifted by export.
                 is_constant = holds_tensor(node.meta.get("val")) and str(node.target) not in known
-            elif node.op == "call_function" and node not in held and not _merges_batch(node):
+            elif (
+                node.op == "call_function"
+                and node not in held
+                and node.target is not aten.one_hot.default
+                and not _merges_batch(node)
+            ):
                 is_constant = all(
                     n in constant or not holds_tensor(n.meta.get("val"))
                     for n in node.all_input_nodes
