@@ -66,13 +66,20 @@ def double(tree: Any) -> Any:
 
 
 class ZeroedReference(fx.Interpreter):
-    """Run the captured eval graph with the removed slices of all tensors at zero, in float64."""
+    """Run the captured eval graph with the removed slices of all tensors at zero.
+
+    wide: in float64; otherwise in the types of the tensors.
+    """
 
     def __init__(
-        self, structure: Structure, remove: Removal, tensors: Mapping[str, torch.Tensor]
+        self,
+        structure: Structure,
+        remove: Removal,
+        tensors: Mapping[str, torch.Tensor],
+        wide: bool = True,
     ) -> None:
         super().__init__(structure.captured.module, garbage_collect_values=True)
-        self.structure = structure
+        self.structure, self.wide = structure, wide
         self.gone = structure.gone(remove)[structure.solution.labels]
         self.rewritten = rewrite(structure, structure.captured, self.gone)
         self.adapted = {
@@ -88,7 +95,8 @@ class ZeroedReference(fx.Interpreter):
     def _zero(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         name = self.structure.aliases.get(name, name)
         value = self.structure.tracer.tensors.get(name)
-        tensor = double(tensor.detach().clone())
+        tensor = tensor.detach().clone()
+        tensor = double(tensor) if self.wide else tensor
         for dim, ids in enumerate(value or ()):
             lost = self.gone[np.abs(ids)]
             if lost.any():

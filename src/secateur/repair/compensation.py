@@ -1,0 +1,206 @@
+"""Solve every layer of a pruned network anew, so that it answers as the dense one did.
+
+In the order of the graph, each reader is given what the pruned network (with all layers before it
+solved already) hands it, and the answers of the dense network as targets: sequential least
+squares. Where its answer is added to a skip path, the target also makes up for what the skip path
+lost. Batch norms take their statistics from the stream on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from secateur.repair.moments import best, moments, ridge
+from secateur.repair.readers import Reader, matrices, outputs, readers, weight_of, windows
+from secateur.repair.streaming import Side, walk
+from secateur.structure.inputs import ExampleInputs
+from secateur.structure.structure import Removal, Structure
+from secateur.surgery.tensors import named_tensors
+
+aten = torch.ops.aten
+SAMPLES_PER_INPUT = 32  # places of images beyond this many for each input of a layer add little
+LEAST_SAMPLES = 8192
+CLAMP = 3.0  # standard deviations of the answer by which a target may move for a skip path
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What solving a layer brought: error of its answer relative to the answer's energy."""
+
+    weight: str
+    before: float
+    after: float
+    damping: float
+
+
+@dataclass(frozen=True, eq=False)
+class Compensation:
+    """New tensors by name, in the shapes of the dense model, and what each layer gained."""
+
+    tensors: Mapping[str, Tensor]
+    solved: tuple[Solved, ...]
+
+
+def compensate(
+    model: nn.Module,
+    structure: Structure,
+    remove: Removal,
+    batches: Sequence[ExampleInputs],
+    seed: int = 0,
+) -> Compensation:
+    """Tensors for the dense model with which the pruned one answers best.
+
+    batches: calibration inputs without targets. What left is zero in the tensors of the layers
+    that were solved; all others, and all biases and statistics, are whole.
+    """
+    own = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
+    dense = Side(structure, {}, own, batches)
+    pruned = Side(structure, remove, own, batches)
+    solver = _Solver(structure, structure.kept(remove), dense, pruned, seed)
+    walk(structure, [dense, pruned], solver.before)
+    return Compensation(solver.changed, tuple(solver.solved))
+
+
+class _Solver:
+    def __init__(
+        self, structure: Structure, kept: Mapping[tuple[str, int], np.ndarray], dense: Side,
+        pruned: Side, seed: int,
+    ) -> None:  # fmt: skip
+        self.structure, self.kept = structure, kept
+        self.dense, self.pruned = dense, pruned
+        self.readers = {reader.node: reader for reader in readers(structure)}
+        self.generator = torch.Generator().manual_seed(seed)
+        self.changed: dict[str, Tensor] = {}
+        self.solved: list[Solved] = []
+
+    def before(self, node: fx.Node) -> None:
+        """What is done before the pruned network runs a node."""
+        if node in self.readers:
+            self._solve(self.readers[node])
+        elif node.target is aten.batch_norm.default and node.args[3] is not None:
+            self._recalibrate(node)
+
+    def _recalibrate(self, node: fx.Node) -> None:
+        x: Any = node.args[0]
+        if all(map(torch.equal, self.pruned.values(x), self.dense.values(x))):
+            return
+        flat = torch.cat([v.transpose(0, 1).flatten(1) for v in self.pruned.values(x)], 1)
+        variance, mean = torch.var_mean(flat.double(), 1)
+        for place, value in ((3, mean), (4, variance)):
+            name = str(node.args[place].target)  # type: ignore[union-attr]
+            self._write(name, value)
+
+    def _solve(self, reader: Reader) -> None:
+        given, right = self.pruned.values(reader.x), self.dense.values(reader.x)
+        if all(map(torch.equal, given, right)):
+            return
+        shape = self.structure.shapes[reader.weight]
+        weight = self.pruned.tensors[reader.weight]
+        maps = matrices(reader, weight).double()
+        x = torch.cat([windows(reader, v, shape) for v in given], 2)
+        t = torch.cat([outputs(reader, v) for v in self._targets(reader)], 2)
+        limit = max(LEAST_SAMPLES, SAMPLES_PER_INPUT * x.shape[1])
+        order = torch.randperm(x.shape[2], generator=self.generator)[:limit]
+        fit, held = order[len(order) // 4 :], order[: len(order) // 4]
+        normed = _norm_after(reader.node) is not None
+        centred = bool(reader.bias) or normed
+        alive = self._alive(reader, shape, maps.shape[2])
+        found, lost, left, used, shifts = [], 0.0, 0.0, 0.0, []
+        for group in range(len(maps)):
+            at = moments(x[group][:, order], t[group][:, order], centred)
+            parts = [moments(x[group][:, some], t[group][:, some], centred)
+                     for some in (fit, held)]  # fmt: skip
+            damping = best(maps[group], parts[0], parts[1], alive)
+            new = ridge(maps[group], at, alive, damping)
+            plain = torch.zeros_like(new).index_copy(1, alive, maps[group][:, alive])
+            lost, left = lost + at.error(plain), left + at.error(new)
+            used += at.tt
+            shifts.append(at.mean_t - new @ at.mean_x)
+            found.append(new)
+        self.solved.append(
+            Solved(reader.weight, lost / max(used, 1e-30), left / max(used, 1e-30), damping)
+        )
+        self._write(reader.weight, weight_of(reader, torch.stack(found), weight))
+        if reader.bias:
+            self._write(reader.bias, torch.cat(shifts))
+
+    def _targets(self, reader: Reader) -> list[Tensor]:
+        """The dense answers, and what is missing of the skip path that they are added to."""
+        answers = self.dense.values(reader.node)
+        norm = _norm_after(reader.node)
+        end = norm or reader.node
+        other = _skip_of(end)
+        if other is None:
+            return answers
+        try:
+            gaps = [a - b for a, b in zip(
+                self.dense.values(other), self.pruned.values(other), strict=True)]  # fmt: skip
+        except KeyError:  # the skip path runs later
+            return answers
+        if any(gap.shape != answer.shape for gap, answer in zip(gaps, answers, strict=True)):
+            return answers
+        if norm is not None:
+            gaps = [gap / self._scale(norm, gap) for gap in gaps]
+        dims = [d for d in range(answers[0].dim()) if d != self._channel(reader)]
+        spread = torch.cat(answers).std(dims, keepdim=True) * CLAMP
+        return [a + gap.clamp(-spread, spread) for a, gap in zip(answers, gaps, strict=True)]
+
+    def _channel(self, reader: Reader) -> int:
+        value = reader.node.meta["val"]
+        return value.dim() - 1 if reader.slides is None else 1
+
+    def _scale(self, norm: fx.Node, like: Tensor) -> Tensor:
+        """By what a batch norm multiplies its input; 1 where that is next to nothing."""
+        variance = self.dense.tensors[str(norm.args[4].target)]  # type: ignore[union-attr]
+        scale = torch.rsqrt(variance + float(norm.args[7]))  # type: ignore[arg-type]
+        if norm.args[1] is not None:
+            scale = scale * self.dense.tensors[str(norm.args[1].target)]  # type: ignore[union-attr]
+        scale = torch.where(scale.abs() < 1e-3 * scale.abs().max(), torch.inf, scale)
+        return scale.to(like).reshape(1, -1, *[1] * (like.dim() - 2))
+
+    def _alive(self, reader: Reader, shape: Sequence[int], inputs: int) -> Tensor:
+        kept = self.kept.get((reader.weight, reader.dim))
+        if kept is None:
+            return torch.arange(inputs)
+        places = int(np.prod(shape[2:])) if reader.slides is not None else 1
+        if reader.spread and reader.groups > 1:  # the read dimension runs over all groups
+            size = shape[0] // reader.groups
+            kept = np.unique(kept % size)
+        return torch.from_numpy((kept[:, None] * places + np.arange(places)).reshape(-1))
+
+    def _write(self, name: str, value: Tensor) -> None:
+        canonical = self.structure.aliases.get(name, name)
+        new = value.to(self.pruned.tensors[canonical])
+        for dim, size in enumerate(new.shape):
+            kept = self.kept.get((canonical, dim))
+            if kept is not None and len(kept) < size:
+                gone = np.setdiff1d(np.arange(size), kept)
+                new = new.index_fill(dim, torch.from_numpy(gone), 0)
+        self.pruned.write(canonical, new)
+        self.changed[canonical] = new
+
+
+def _norm_after(node: fx.Node) -> fx.Node | None:
+    """The batch norm that alone reads a node."""
+    users = list(node.users)
+    if len(users) == 1 and users[0].target is aten.batch_norm.default:
+        return users[0] if users[0].args[3] is not None else None
+    return None
+
+
+def _skip_of(node: fx.Node) -> fx.Node | None:
+    """What a node is added to, where the sum alone reads it."""
+    users = list(node.users)
+    if len(users) != 1 or users[0].target not in (aten.add.Tensor, aten.add_.Tensor):
+        return None
+    if users[0].kwargs.get("alpha", 1) != 1:
+        return None
+    terms = [a for a in users[0].args[:2] if isinstance(a, fx.Node)]
+    others = [a for a in terms if a is not node]
+    return others[0] if len(terms) == 2 and len(others) == 1 else None

@@ -1,0 +1,64 @@
+"""Second moments of what a layer reads and of what it should answer, and the best weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+DAMPINGS = (1e-4, 1e-3, 1e-2, 1e-1)  # of the mean of the diagonal; chosen on held-out samples
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Of inputs x and targets t, about their means where ``centred``; float64.
+
+    xx: [inputs, inputs]. tx: [outputs, inputs]. tt: the sum over outputs of their squares.
+    mean_x: [inputs], mean_t: [outputs]; zero where not centred. All by sample.
+    """
+
+    xx: Tensor
+    tx: Tensor
+    tt: float
+    mean_x: Tensor
+    mean_t: Tensor
+
+    def error(self, weight: Tensor) -> float:
+        """Mean squared error of weight [outputs, inputs], the bias at its best if centred."""
+        cross = float((weight * self.tx).sum())
+        return self.tt - 2 * cross + float((weight @ self.xx * weight).sum())
+
+
+def moments(x: Tensor, t: Tensor, centred: bool) -> Moments:
+    """Moments of x [inputs, samples] and t [outputs, samples]."""
+    x, t = x.double(), t.double()
+    count = x.shape[1]
+    mean_x, mean_t = x.mean(1), t.mean(1)
+    if not centred:
+        mean_x, mean_t = torch.zeros_like(mean_x), torch.zeros_like(mean_t)
+    x, t = x - mean_x[:, None], t - mean_t[:, None]
+    return Moments(x @ x.T / count, t @ x.T / count, float(t.square().sum()) / count,
+                   mean_x, mean_t)  # fmt: skip
+
+
+def ridge(weight: Tensor, at: Moments, kept: Tensor, damping: float) -> Tensor:
+    """The weight [outputs, inputs] on the kept inputs that fits best, zero at the others.
+
+    The penalty is on the change, so that where the samples say nothing the weight stays.
+    """
+    block = at.xx[kept][:, kept]
+    scale = float(block.diagonal().mean()) if len(kept) else 0.0
+    if not scale > 0:
+        return torch.zeros_like(weight).index_copy(1, kept, weight[:, kept])
+    start = weight[:, kept]
+    missing = at.tx[:, kept] - start @ block
+    damped = block + damping * scale * torch.eye(len(kept), dtype=block.dtype)
+    change = torch.linalg.solve(damped, missing.T).T
+    return torch.zeros_like(weight).index_copy(1, kept, start + change)
+
+
+def best(weight: Tensor, fit: Moments, held: Moments, kept: Tensor) -> float:
+    """The damping of least error on the held-out samples."""
+    errors = [held.error(ridge(weight, fit, kept, damping)) for damping in DAMPINGS]
+    return DAMPINGS[min(range(len(errors)), key=errors.__getitem__)]
