@@ -41,10 +41,14 @@ class Solved:
 
 @dataclass(frozen=True, eq=False)
 class Compensation:
-    """New tensors by name, in the shapes of the dense model, and what each layer gained."""
+    """New tensors by name, in the shapes of the dense model, and what each layer gained.
+
+    answers: flat outputs of the compensated network for every calibration batch.
+    """
 
     tensors: Mapping[str, Tensor]
     solved: tuple[Solved, ...]
+    answers: tuple[tuple[Tensor, ...], ...]
 
 
 def compensate(
@@ -63,8 +67,8 @@ def compensate(
     dense = Side(structure, {}, own, batches)
     pruned = Side(structure, remove, own, batches)
     solver = _Solver(structure, structure.kept(remove), dense, pruned, seed)
-    walk(structure, [dense, pruned], solver.before)
-    return Compensation(solver.changed, tuple(solver.solved))
+    answers = walk(structure, [dense, pruned], solver.before)
+    return Compensation(solver.changed, tuple(solver.solved), tuple(map(tuple, answers)))
 
 
 class _Solver:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from secateur.structure.boundary import flat_outputs
 from secateur.structure.inputs import ExampleInputs, as_arguments
 from secateur.structure.structure import Removal, Structure
 from secateur.surgery.reference import ZeroedReference
@@ -66,16 +67,28 @@ class Side:
         """Results of a node that ran, one for each batch."""
         return [run.env[node] for run in self._runs]
 
+    def answers(self, nodes: Sequence[Any]) -> list[list[Tensor]]:
+        """Tensors among these results, for each batch."""
+        found = [[run.env.get(n) if isinstance(n, fx.Node) else n for n in nodes]
+                 for run in self._runs]  # fmt: skip
+        return [[value for value in values if isinstance(value, Tensor)] for values in found]
 
-def walk(structure: Structure, sides: Sequence[Side], before: Callable[[fx.Node], None]) -> None:
-    """Run all sides in step. before: called with each node before it runs."""
+
+def walk(
+    structure: Structure, sides: Sequence[Side], before: Callable[[fx.Node], None]
+) -> list[list[Tensor]]:
+    """Run all sides in step; before: called with each node before the last of them runs it.
+
+    Returns what the last one answers: the flat tensor outputs of every batch.
+    """
     with torch.no_grad():
         for node in structure.captured.module.graph.nodes:
             if node.op == "output":
-                return
+                return sides[-1].answers(flat_outputs(structure.captured.module.graph))
             for place, side in enumerate(sides):
                 if place == len(sides) - 1:
                     before(node)
                 side.step(node)
             for side in sides:
                 side.forget(node)
+    raise AssertionError("a graph without output")
