@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import TensorDataset
 
 import secateur as sc
 from oracle import call, leaves, randomise
+from secateur.errors import InputError
 from secateur.repair.batch_norm import recalibrate
 from secateur.repair.compensation import Compensation, compensate
 from secateur.surgery.embedding import with_tensors
@@ -160,3 +163,34 @@ def test_the_callers_model_and_batches_stay_as_they_are() -> None:
     compensate(model, structure, third_of_every_group(structure).remove, [x])
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert torch.equal(x, kept)
+
+
+def test_a_run_compensates_when_it_is_told_to(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Residual()
+    smooth = nn.Upsample(scale_factor=4, mode="bilinear")
+    x = smooth(torch.randn(320, 2, 3, 3))
+    model(x)
+    with torch.no_grad():
+        labels = model.eval()(x).argmax(1)
+    train, val = TensorDataset(x[:256], labels[:256]), TensorDataset(x[256:], labels[256:])
+    right = {}
+    for told in (False, True):
+        result = sc.compress(
+            model, train, val, target={"flops": "0.4x"}, epochs=0,
+            recipe={"pruning": {"compensate": told}},
+        )  # fmt: skip
+        with torch.no_grad():
+            right[told] = float((result.model.eval()(x[256:]).argmax(1) == labels[256:]).sum())
+        assert result.metrics["verification"]["ok"]
+    assert right[True] > right[False]
+
+
+def test_what_compensation_cannot_do_is_said() -> None:
+    model, x = Residual().eval(), torch.randn(4, 2, 8, 8)
+    structure = sc.trace(model, x)
+    with pytest.raises(InputError, match="at least one batch"):
+        compensate(model, structure, {}, [])
+    part = sc.trace(model, x, part="stem")
+    with pytest.raises(InputError, match="'stem' is a part"):
+        compensate(model, part, {}, [x])

@@ -84,6 +84,7 @@ class PruningSection(Section):
     steps: int = Field(default=1, ge=1)
     layers: dict[str, Literal["keep"] | float | bool] = Field(default_factory=dict)
     method: Literal["auto", "module", "graph"] = "auto"
+    compensate: bool = False
     recalibrate: bool = True
 
 

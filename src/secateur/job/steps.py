@@ -20,10 +20,12 @@ from secateur.planning import describe, digest
 from secateur.protocols import Subject
 from secateur.quantities import Quantity
 from secateur.repair.batch_norm import recalibrate
+from secateur.repair.compensation import compensate
 from secateur.structure.copying import copied
 from secateur.surgery.applying import apply, origin_of
 from secateur.surgery.embedding import embed, unscaled, with_tensors
 from secateur.surgery.storing import save
+from secateur.surgery.tensors import named_tensors
 from secateur.training.augmentation import Augmentation
 from secateur.training.devices import resolve
 from secateur.training.distillation import Distillation
@@ -35,7 +37,7 @@ from secateur.verification import verify
 
 
 def prune(work: Work, step: int) -> dict[str, Any]:
-    """Choose, apply, verify, recalibrate; the whole plan so far, in dense numbering."""
+    """Choose, compensate, apply, verify, recalibrate; the whole plan so far, in dense numbering."""
     recipe, structure, stage = work.recipe, work.structure, f"prune {step}"
     work.listener.begin(stage)
     clock = Clock()
@@ -80,6 +82,12 @@ def prune(work: Work, step: int) -> dict[str, Any]:
     plan = describe(structure, remove, recipe.model, why)
     clock.lap("score")
     inputs = work.subject.example_inputs
+    if recipe.pruning.compensate and calibration is not None:
+        given = [batch for batch, _ in calibration]
+        found = compensate(dense, structure, remove, given, recipe.seed + step)
+        tensors = {name: tensor.detach() for name, tensor in named_tensors(dense).items()}
+        dense = with_tensors(copied(dense), structure, tensors | dict(found.tensors))
+        clock.lap("compensate")
     result = apply(dense, plan, inputs, recipe.pruning.method, structure=structure)
     clock.lap("apply")
     verdict = verify(dense, result, plan, inputs, structure, strict=True)

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from secateur.errors import InputError
 from secateur.repair.moments import best, moments, ridge
 from secateur.repair.readers import Reader, matrices, outputs, readers, weight_of, windows
 from secateur.repair.streaming import Side, walk
-from secateur.structure.inputs import ExampleInputs
+from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size
 from secateur.structure.structure import Removal, Structure
 from secateur.surgery.tensors import named_tensors
 
@@ -62,7 +63,23 @@ def compensate(
 
     batches: calibration inputs without targets. What left is zero in the tensors of the layers
     that were solved; all others, and all biases and statistics, are whole.
+    Errors: InputError without batches, for a part of a model, and for batches of another size
+    than the model was captured with where it takes no other.
     """
+    if not batches:
+        raise InputError("compensation needs calibration inputs; give at least one batch")
+    if structure.part:
+        raise InputError(
+            f"compensation runs whole models, and '{structure.part}' is a part; leave it out "
+            "(pruning.compensate: false)"
+        )
+    sizes = {batch_size(as_arguments(batch)) for batch in batches}
+    if not structure.captured.dynamic and sizes != {structure.captured.batch}:
+        raise InputError(
+            f"torch.export captured this model for batches of {structure.captured.batch} alone; "
+            "give calibration batches of that size (data.batch_size), or leave compensation out "
+            "(pruning.compensate: false)"
+        )
     own = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
     dense = Side(structure, {}, own, batches)
     pruned = Side(structure, remove, own, batches)
