@@ -8,6 +8,7 @@ lost. Batch norms take their statistics from the stream on the way.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,6 +97,7 @@ class _Solver:
         self.structure, self.kept = structure, kept
         self.dense, self.pruned = dense, pruned
         self.readers = {reader.node: reader for reader in readers(structure)}
+        self.norms = _own_norms(structure)
         self.generator = torch.Generator().manual_seed(seed)
         self.changed: dict[str, Tensor] = {}
         self.solved: list[Solved] = []
@@ -104,7 +106,7 @@ class _Solver:
         """What is done before the pruned network runs a node."""
         if node in self.readers:
             self._solve(self.readers[node])
-        elif node.target is aten.batch_norm.default and node.args[3] is not None:
+        elif node in self.norms:
             self._recalibrate(node)
 
     def _recalibrate(self, node: fx.Node) -> None:
@@ -129,7 +131,7 @@ class _Solver:
         limit = max(LEAST_SAMPLES, SAMPLES_PER_INPUT * x.shape[1])
         order = torch.randperm(x.shape[2], generator=self.generator)[:limit]
         fit, held = order[len(order) // 4 :], order[: len(order) // 4]
-        normed = _norm_after(reader.node) is not None
+        normed = self._norm_after(reader.node) is not None
         centred = bool(reader.bias) or normed
         alive = self._alive(reader, shape, maps.shape[2])
         found, lost, left, used, shifts = [], 0.0, 0.0, 0.0, []
@@ -151,10 +153,15 @@ class _Solver:
         if reader.bias:
             self._write(reader.bias, torch.cat(shifts))
 
+    def _norm_after(self, node: fx.Node) -> fx.Node | None:
+        """The batch norm of its own statistics that alone reads a node."""
+        users = list(node.users)
+        return users[0] if len(users) == 1 and users[0] in self.norms else None
+
     def _targets(self, reader: Reader) -> list[Tensor]:
         """The dense answers, and what is missing of the skip path that they are added to."""
         answers = self.dense.values(reader.node)
-        norm = _norm_after(reader.node)
+        norm = self._norm_after(reader.node)
         end = norm or reader.node
         other = _skip_of(end)
         if other is None:
@@ -207,12 +214,14 @@ class _Solver:
         self.changed[canonical] = new
 
 
-def _norm_after(node: fx.Node) -> fx.Node | None:
-    """The batch norm that alone reads a node."""
-    users = list(node.users)
-    if len(users) == 1 and users[0].target is aten.batch_norm.default:
-        return users[0] if users[0].args[3] is not None else None
-    return None
+def _own_norms(structure: Structure) -> set[fx.Node]:
+    """Batch norms whose running statistics no other one has."""
+    by_statistics: dict[str, list[fx.Node]] = defaultdict(list)
+    for node in structure.captured.module.graph.nodes:
+        if node.target is aten.batch_norm.default and isinstance(node.args[3], fx.Node):
+            name = str(node.args[3].target)
+            by_statistics[structure.aliases.get(name, name)].append(node)
+    return {nodes[0] for nodes in by_statistics.values() if len(nodes) == 1}
 
 
 def _skip_of(node: fx.Node) -> fx.Node | None:
