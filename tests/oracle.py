@@ -125,6 +125,8 @@ def zeroed(model: nn.Module, removed: Slices) -> nn.Module:
             find(result, name).index_fill_(dim, torch.as_tensor(indices, dtype=torch.long), 0)
     for name, module in list(result.named_modules()):
         if isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.GroupNorm):
+            if module.weight is None:  # what it runs over has no name here; the caller must know
+                continue
             alive = torch.ones_like(module.weight, dtype=torch.bool)
             for dim in range(alive.dim()):
                 gone = removed.get((f"{name}.weight", dim), np.empty(0, int))
