@@ -23,9 +23,8 @@ def copied(model: _Module, memo: Mapping[int, object] | None = None) -> _Module:
     """
     known = dict(memo or {})
     for module in model.modules():
-        own = [value for name, value in vars(module).items() if name not in _OF_TORCH]
-        for value in pytree.tree_leaves(own):
-            if isinstance(value, torch.Tensor) and not value.is_leaf:
+        for value in _stored(module):
+            if not value.is_leaf:
                 known.setdefault(id(value), value.detach().clone())
     result = copy.deepcopy(model, known)
     forget_stored(result)
@@ -36,14 +35,22 @@ def forget_stored(model: nn.Module) -> None:
     """Let modules drop what they store in eval mode, which is stale once weights change.
 
     Some compute a table of biases once and drop it when they are set to train (LeViT); they
-    have a ``train`` of their own. All modes stay as they were.
+    have a ``train`` of their own. Others that have one (which merge weights for eval) store no
+    tensors and are left alone. All modes stay as they were.
     """
-    if all(type(module).train is nn.Module.train for module in model.modules()):
-        return
     modes = {module: module.training for module in model.modules()}
-    model.train()
+    for module, mode in modes.items():
+        if type(module).train is not nn.Module.train and _stored(module):
+            module.train()
+            module.train(mode)
     for module, mode in modes.items():
         module.training = mode
+
+
+def _stored(module: nn.Module) -> list[torch.Tensor]:
+    """Tensors that the code keeps in attributes, lists and dicts, beside those torch knows."""
+    own = [value for name, value in vars(module).items() if name not in _OF_TORCH]
+    return [leaf for leaf in pytree.tree_leaves(own) if isinstance(leaf, torch.Tensor)]
 
 
 @contextmanager
