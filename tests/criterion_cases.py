@@ -15,6 +15,7 @@ import secateur as sc
 from oracle import call, leaves, randomise
 from secateur.criteria import CRITERIA
 from secateur.protocols import Statistics
+from secateur.repair.tracing import group_traces, unit_losses
 from secateur.training.statistics import collect
 from zoo import ZOO
 
@@ -45,6 +46,9 @@ def case(net: str) -> Case:
         shape = leaves(call(model, inputs))[0].shape
         batches.append((inputs, torch.randn(shape, dtype=torch.float64)))
     statistics = collect(model, structure, batches, loss, {"gradients"}, generator(0))
+    traces = group_traces(model, structure, [inputs for inputs, _ in batches])
+    losses = {name: unit_losses(trace) for name, trace in traces.items()}
+    statistics = dataclasses.replace(statistics, losses=losses)
     return Case(model, structure, statistics, batches)
 
 
@@ -88,7 +92,7 @@ class CriterionTests:
     """What every criterion promises; inherit it and give the name of yours.
 
     nets:  of the zoo; all their groups must have a score.
-    draws: scores are random numbers, and do not follow the units.
+    draws: scores are random numbers, or are looked up, and do not follow the units.
     """
 
     name: str
@@ -130,9 +134,11 @@ class CriterionTests:
 
     def test_single_precision_gives_the_same_scores(self) -> None:
         for group, statistics in self.groups():
-            single = Statistics(
-                {name: tensor.float() for name, tensor in statistics.tensors.items()},
-                {name: [g.float() for g in some] for name, some in statistics.gradients.items()},
+            gradients = statistics.gradients.items()
+            single = dataclasses.replace(
+                statistics,
+                tensors={name: tensor.float() for name, tensor in statistics.tensors.items()},
+                gradients={name: [g.float() for g in some] for name, some in gradients},
             )
             scores = self.scores(group, statistics)
             torch.testing.assert_close(

@@ -46,6 +46,18 @@ class Lookup(nn.Module):
         return self.table(words).sum((1, 2))[:, None] + self.second(torch.relu(self.first(x)))
 
 
+class Parallel(nn.Module):
+    """Two hidden layers beside each other: no cost depends on both widths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 9), nn.Linear(5, 14)
+        self.end_a, self.end_b = nn.Linear(9, 2), nn.Linear(14, 4)
+
+    def forward(self, x, y):
+        return self.end_a(torch.relu(self.a(x))), self.end_b(torch.relu(self.b(y)))
+
+
 @cache
 def structure_of(net: str) -> sc.Structure:
     torch.manual_seed(0)
@@ -53,6 +65,11 @@ def structure_of(net: str) -> sc.Structure:
         return sc.trace(Attention(), torch.randn(2, 5, 10))
     if net == "lookup":
         return sc.trace(Lookup(), (torch.randint(0, 50, (2, 4)), torch.randn(2, 5)))
+    if net == "parallel":
+        return sc.trace(Parallel(), (torch.randn(2, 3), torch.randn(2, 5)))
+    if net == "chain":
+        layers = [nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 8)]
+        return sc.trace(nn.Sequential(*layers, nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 3))
     if net == "wide":
         wide = nn.Sequential(nn.Linear(4, 100), nn.ReLU(), nn.Linear(100, 60), nn.ReLU(),
                              nn.Linear(60, 3))  # fmt: skip

@@ -65,7 +65,7 @@ def test_a_run_shows_the_table_on_stdout_and_progress_on_stderr(place):
 def test_what_a_run_leaves_behind(place):
     names = {path.name for path in (place / "run").iterdir()} - {".lock"}
     assert names == {
-        "recipe.yaml", "environment.json", "journal.jsonl", "dense.safetensors", "steps",
+        "recipe.yaml", "environment.json", "journal.jsonl", "dense.safetensors", "steps", "scores",
         "plan.json", "model", "exports", "metrics.json", "report.html",
     }  # fmt: skip
     metrics = json.loads((place / "run" / "metrics.json").read_text("utf-8"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from criterion_cases import (
 from oracle import call, randomise
 from secateur.criteria import CRITERIA
 from secateur.protocols import Statistics
+from secateur.repair.tracing import group_traces
 from secateur.training.statistics import collect
 
 
@@ -258,6 +260,25 @@ def test_an_entry_owned_twice_counts_once():
         if m.role != "stat"
     )
     assert (scores == slices - 1).all()
+
+
+class TestOptimalBrainSurgeon(CriterionTests):
+    name = "obs"
+    draws = True  # its losses come by the name of the group
+
+    def test_scores_rank_units_as_the_trace_does(self) -> None:
+        for net in self.nets:
+            this = case(net)
+            inputs = [inputs for inputs, _ in this.batches]
+            for name, trace in group_traces(this.model, this.structure, inputs).items():
+                scores = self.scores(this.structure.group(name), this.statistics)
+                assert scores.sort().indices.tolist() == trace.order.tolist()
+
+    def test_without_losses_it_says_what_is_missing(self) -> None:
+        this = case("conv_bn_relu")
+        bare = dataclasses.replace(this.statistics, losses={})
+        with pytest.raises(sc.InputError, match=r"no losses of group .* calibration inputs"):
+            self.scores(this.structure.groups[0], bare)
 
 
 def test_every_criterion_is_tested():

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import secateur as sc
@@ -234,6 +235,59 @@ class TestLocal(PolicyTests):
         scores = drawn(structure, 0) | {"0": torch.linspace(-1, 1, 100)}
         with pytest.raises(sc.InputError, match=r"'local' wants scores from 0 up.*'0' has -1"):
             self.choose(scores, structure, Request(flops(0.5)))
+
+
+class TestKnapsack(PolicyTests):
+    name = "knapsack"
+
+    @given(net=st.sampled_from(NETS), seed=st.integers(0, 99), share=st.floats(0.3, 0.9))
+    @settings(max_examples=30)
+    def test_never_more_loss_than_the_other_policies(self, net, seed, share):
+        structure = structure_of(net)
+        scores = drawn(structure, seed)
+        request = Request(flops(share), normalise="none")
+        remove = self.choose(scores, structure, request)
+        assert structure.cost(remove).flops <= share * structure.cost({}).flops
+        for other in ("uniform", "global"):
+            theirs = choose(other, scores, structure, request)
+            assert loss_of(scores, remove) <= loss_of(scores, theirs) * (1 + 1e-9)
+
+    @given(seed=st.integers(0, 999), share=st.floats(0.2, 0.9))
+    @settings(max_examples=60)
+    def test_the_best_of_all_widths_of_a_chain(self, seed, share):
+        """Three layers whose costs are products of neighbouring widths: 6 * 7 * 8 choices."""
+        structure = structure_of("chain")
+        scores = drawn(structure, seed)
+        best = least_loss(scores, structure, share)
+        remove = self.choose(scores, structure, Request(flops(share), normalise="none"))
+        assert loss_of(scores, remove) <= best * (1 + 1e-9)
+
+    @given(seed=st.integers(0, 999), share=st.floats(0.2, 0.9))
+    @settings(max_examples=30)
+    def test_exact_where_costs_add_up(self, seed, share):
+        structure = structure_of("parallel")
+        scores = drawn(structure, seed)
+        best = least_loss(scores, structure, share)
+        remove = self.choose(scores, structure, Request(flops(share), normalise="none"))
+        assert loss_of(scores, remove) <= best * (1 + 1e-12)
+
+
+def loss_of(scores, remove) -> float:
+    """What a removal loses, by the scores of what is gone."""
+    return sum(float(scores[name][list(units)].double().sum()) for name, units in remove.items())
+
+
+def least_loss(scores, structure, share) -> float:
+    """By trying every width of every group, the lowest scores first."""
+    limit = share * structure.cost({}).flops
+    orders = {name: s.argsort().tolist() for name, s in scores.items()}
+    best = math.inf
+    for counts in product(*(range(len(orders[name])) for name in scores)):
+        pairs = zip(orders.items(), counts, strict=True)
+        remove = {name: order[:count] for (name, order), count in pairs}
+        if loss_of(scores, remove) < best and structure.cost(remove).flops <= limit:
+            best = loss_of(scores, remove)
+    return best
 
 
 class TestGlobal(PolicyTests):

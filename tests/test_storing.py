@@ -24,6 +24,7 @@ from secateur.planning import describe
 from zoo import ZOO
 
 TESTS = Path(__file__).parent
+TOGETHER = pytest.mark.xdist_group("saved")  # one process makes the cases for all of these
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +76,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Saved]:
     return result
 
 
+@TOGETHER
 @pytest.mark.parametrize("name", CASES)
 def test_a_fresh_process_computes_and_learns_the_same_bit_for_bit(
     loaded: dict[str, Saved], name: str
@@ -90,6 +92,7 @@ def test_a_fresh_process_computes_and_learns_the_same_bit_for_bit(
     assert any(not torch.equal(seen[key], value) for key, value in before.items())
 
 
+@TOGETHER
 @pytest.mark.parametrize("name", CASES)
 def test_a_loaded_model_is_like_the_saved_one(loaded: dict[str, Saved], name: str) -> None:
     saved = loaded[name]
@@ -108,6 +111,7 @@ def test_a_loaded_model_is_like_the_saved_one(loaded: dict[str, Saved], name: st
         assert (saved.place / "again" / file.name).read_bytes() == file.read_bytes()
 
 
+@TOGETHER
 @pytest.mark.parametrize("name", CASES)
 def test_the_stored_plan_applied_again_gives_the_same(loaded: dict[str, Saved], name: str) -> None:
     saved = loaded[name]
@@ -118,6 +122,7 @@ def test_the_stored_plan_applied_again_gives_the_same(loaded: dict[str, Saved], 
         assert torch.equal(again.eval()(*saved.inputs), saved.pruned.eval()(*saved.inputs))
 
 
+@TOGETHER
 @pytest.mark.parametrize("name", CASES)
 def test_every_file_is_json_or_safetensors(loaded: dict[str, Saved], name: str) -> None:
     """So none of them is a pickle or a zip of pickles."""
@@ -136,6 +141,7 @@ def test_every_file_is_json_or_safetensors(loaded: dict[str, Saved], name: str) 
             json.loads(content)
 
 
+@TOGETHER
 @pytest.mark.parametrize("name", CASES)
 def test_nothing_is_unpickled(
     loaded: dict[str, Saved], name: str, monkeypatch: pytest.MonkeyPatch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
@@ -20,17 +20,20 @@ from secateur.policies._rules import Rule, Rules, resolve
 from secateur.protocols import Criterion, Data, Statistics
 from secateur.quantities import Quantity, parse_quantity
 from secateur.registry import unknown
+from secateur.repair.streaming import fitting
+from secateur.repair.tracing import group_traces, unit_losses
 from secateur.structure.inputs import ExampleInputs
-from secateur.structure.structure import Structure, trace
+from secateur.structure.structure import Removal, Structure, trace
 from secateur.surgery.embedding import embed
-from secateur.training.loading import batches
-from secateur.training.losses import Loss, default_loss
+from secateur.training.loading import batches, forward
+from secateur.training.losses import Loss, class_dimension, default_loss, is_classes, logits_of
 from secateur.training.statistics import collect
 
 Batches = Iterable[tuple[Any, Any]]
 Amount = str | float | Quantity
 
 HALF: Mapping[str, Amount] = MappingProxyType({"flops": "0.5x"})
+LOSSES = frozenset({"losses"})
 BATCH_SIZE, BATCHES = 64, 8  # taken of ``Data`` for a criterion that needs data
 
 
@@ -68,21 +71,23 @@ def plan(
     used; PlanMismatch where the structure is of another model.
     """
     judge = _judge(criterion)
-    if "gradients" in judge.needs and data is None:
+    if judge.needs and data is None:
+        what = "gradients" if "gradients" in judge.needs else "calibration inputs"
         raise InputError(
-            f"the criterion {_name(criterion)!r} needs data for its gradients, and none was "
+            f"the criterion {_name(criterion)!r} needs data for its {what}, and none was "
             "given; give data=... of (inputs, targets) batches, or take the criterion 'l2'"
         )
+    generator = torch.Generator().manual_seed(_seed(seed))
+    given = _batches(data, seed) if judge.needs else None
+    if "losses" in judge.needs:
+        given = list(given or ())
     statistics = collect(
-        model,
-        structure,
-        _batches(data, seed) if judge.needs else None,
-        loss or default_loss,
-        judge.needs,
-        torch.Generator().manual_seed(_seed(seed)),
+        model, structure, given, loss or default_loss, judge.needs - LOSSES, generator
     )
+    if "losses" in judge.needs:
+        statistics = replace(statistics, losses=_losses(model, structure, {}, given, seed))
     rules = resolve(layers or {}, structure, model)
-    request = _request(budget, round_to, floor, rules, normalise)
+    request = _request(budget, round_to, floor, rules, normalise or _normaliser(judge))
     remove = choose(judge, structure, statistics, request, scope)
     why = {
         "criterion": _name(criterion),
@@ -112,7 +117,15 @@ def choose(
     return POLICIES.get(scope)(scores, structure, request)
 
 
-def plan_next(
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What a policy needs: scores of the units, and what is asked for."""
+
+    scores: Mapping[str, torch.Tensor]
+    request: Request
+
+
+def judge_next(
     pruned: nn.Module,
     dense: nn.Module,
     structure: Structure,
@@ -121,7 +134,6 @@ def plan_next(
     *,
     criterion: str | Criterion,
     budget: Mapping[str, Amount],
-    scope: str,
     data: Batches | None,
     round_to: int,
     floor: int,
@@ -129,31 +141,85 @@ def plan_next(
     layers: Mapping[str, Rule],
     seed: int,
     normalise: str | None,
-) -> dict[str, tuple[int, ...]]:
-    """Removed units, those of ``removed`` among them, judged on the model as it is now.
+) -> Judged:
+    """Scores on the model as it is now, after ``removed`` has left it.
 
     structure and dense: of the dense model; ``pruned``: what is left of it after ``removed``.
     Statistics are collected on ``pruned`` and put among zeros, so that all numbers stay dense.
-    Errors: as ``plan``.
+    Errors: InputError, as ``plan``.
     """
     judge = _judge(criterion)
-    place = structure if not removed else trace(pruned, example_inputs, part=structure.part)
+    alone = judge.needs == LOSSES  # nothing that lives on the pruned model alone
+    plain = alone or not removed
+    place = structure if plain else trace(pruned, example_inputs, part=structure.part)
     generator = torch.Generator().manual_seed(_seed(seed))
+    if "losses" in judge.needs:
+        data = list(data or ())
     found = collect(
-        pruned, place, data if judge.needs else None, default_loss, judge.needs, generator
-    )
-    tensors = embed(structure, removed, found.tensors)
+        dense if alone else pruned, place, data if judge.needs else None, default_loss,
+        judge.needs - LOSSES, generator,
+    )  # fmt: skip
+    losses = _losses(dense, structure, removed, data, seed) if "losses" in judge.needs else {}
+    tensors = found.tensors if plain else embed(structure, removed, found.tensors)
     counts = {len(each) for each in found.gradients.values()}
     slots = [
         embed(structure, removed, {name: each[slot] for name, each in found.gradients.items()})
         for slot in range(counts.pop() if counts else 0)
     ]
     gradients = {name: [slot[name] for slot in slots] for name in (slots[0] if slots else {})}
-    rules = resolve(layers, structure, dense)
-    request = replace(
-        _request(budget, round_to, floor, rules, normalise), share=min_share, removed=removed
-    )
-    return choose(judge, structure, Statistics(tensors, gradients, generator), request, scope)
+    request = request_for(
+        structure, dense, budget, round_to=round_to, floor=floor, min_share=min_share,
+        layers=layers, criterion=judge, normalise=normalise,
+    )  # fmt: skip
+    request = replace(request, removed=removed)
+    statistics = Statistics(tensors, gradients, generator, losses)
+    return Judged(score(judge, structure, statistics, request.kept), request)
+
+
+def request_for(
+    structure: Structure,
+    model: nn.Module,
+    budget: Mapping[str, Amount],
+    *,
+    round_to: int,
+    floor: int,
+    min_share: float,
+    layers: Mapping[str, Rule],
+    criterion: str | Criterion,
+    normalise: str | None,
+) -> Request:
+    """What a recipe asks of a policy. Errors: InputError, as ``plan``."""
+    rules = resolve(layers, structure, model)
+    scale = normalise or _normaliser(_judge(criterion))
+    return replace(_request(budget, round_to, floor, rules, scale), share=min_share)
+
+
+def _losses(
+    model: nn.Module, structure: Structure, removed: Removal, data: Batches | None, seed: int
+) -> dict[str, torch.Tensor]:
+    """Of every group, as the criterion ``obs`` reads them. Errors: InputError without a batch."""
+    batches = list(data or ())
+    classes = count_classes(model, batches[0]) if batches else None
+    traces = group_traces(
+        model, structure, fitting(structure, [inputs for inputs, _ in batches]),
+        removed=removed, classes=classes, seed=seed,
+    )  # fmt: skip
+    return {name: unit_losses(found) for name, found in traces.items()}
+
+
+def count_classes(model: nn.Module, batch: tuple[Any, Any]) -> int | None:
+    """How many classes the answers have; None where the targets are not classes."""
+    inputs, targets = batch
+    if not isinstance(targets, torch.Tensor) or not is_classes(targets):
+        return None
+    with torch.no_grad():
+        logits = logits_of(forward(model, inputs))
+    return logits.shape[class_dimension(logits, targets)]
+
+
+def _normaliser(criterion: Criterion) -> str | None:
+    """Losses of different groups are compared as they are."""
+    return "none" if "losses" in criterion.needs else None
 
 
 def _judge(criterion: str | Criterion) -> Criterion:

@@ -75,8 +75,8 @@ class TargetSection(Section):
 class PruningSection(Section):
     """What goes. ``layers`` maps a name, a glob or ``type:NAME`` to a share, or to ``keep``."""
 
-    criterion: str = "l2"
-    scope: Literal["global", "local", "uniform"] = "global"
+    criterion: str = ""
+    scope: Literal["", "global", "local", "uniform", "knapsack"] = ""
     normalise: Literal["mean", "max", "sum", "size", "none"] | None = None
     round_to: int = Field(default=1, ge=1)
     floor: int = Field(default=1, ge=1)
@@ -84,8 +84,19 @@ class PruningSection(Section):
     steps: int = Field(default=1, ge=1)
     layers: dict[str, Literal["keep"] | float | bool] = Field(default_factory=dict)
     method: Literal["auto", "module", "graph"] = "auto"
-    compensate: bool = False
+    compensate: bool | None = None
+    refine: int = Field(default=24, ge=0)
+    refine_minutes: float = Field(default=3.0, ge=0)
     recalibrate: bool = True
+
+    def resolved(self, calibrated: bool) -> PruningSection:
+        """With what was left open: by layer-wise reconstruction where there are calibration
+        inputs for it, by the weights alone where there are none."""
+        criterion = self.criterion or ("obs" if calibrated else "l2")
+        scope = self.scope or ("knapsack" if criterion == "obs" else "global")
+        compensate = calibrated if self.compensate is None else self.compensate
+        chosen = {"criterion": criterion, "scope": scope, "compensate": compensate}
+        return self.model_copy(update=chosen)
 
 
 class AugmentationSection(Section):
@@ -131,6 +142,13 @@ class LatencySection(Section):
 
 class Recipe(Section):
     """Everything that a run needs to know."""
+
+    @model_validator(mode="after")
+    def _resolve(self) -> Recipe:
+        calibrated = self.data is not None and not self.part
+        # frozen for everyone else: this is still the construction
+        object.__setattr__(self, "pruning", self.pruning.resolved(calibrated))
+        return self
 
     model: str
     model_args: dict[str, Any] = Field(default_factory=dict)

@@ -72,12 +72,15 @@ class Statistics:
 
     tensors:   parameters and buffers, detached.
     gradients: one list per tensor, a gradient per calibration batch; empty unless needed.
+    losses:    group name -> float64 [units], rising in the order in which the units leave; the
+               sum of the n smallest is the loss of n units leaving. Empty unless needed.
     generator: for criteria that draw.
     """
 
     tensors: Mapping[str, torch.Tensor]
     gradients: Mapping[str, Sequence[torch.Tensor]] = field(default_factory=dict)
     generator: torch.Generator | None = None
+    losses: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 class Criterion(Protocol):

@@ -73,8 +73,8 @@ def compress(
     target: Mapping[str, str | float],
     max_drop: str | float | None = None,
     example_inputs: Any = None,
-    criterion: str = "l2",
-    scope: str = "global",
+    criterion: str = "",
+    scope: str = "",
     epochs: int = 3,
     learning_rate: float = 0.01,
     distill: float = 0.5,
@@ -89,6 +89,8 @@ def compress(
     train, val, test: map-style data sets of (input, target), or loaders over them; without
     ``val`` a tenth of ``train`` is set aside. Without data the model is pruned and not repaired,
     and ``example_inputs`` are needed.
+    criterion, scope: by default ``obs`` and ``knapsack`` where there are data, with every layer
+    compensated; ``l2`` and ``global`` where there are none.
     target: ``{"flops": "0.5x"}``, ``{"params": 2e6}`` or both. max_drop: ``"1pt"`` or 0.01.
     recipe: further keys of a recipe, e.g. ``{"pruning": {"round_to": 8}, "export": ["onnx"]}``.
     folder: where the run is kept; a temporary folder by default.

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from secateur.choosing import plan_next
+from secateur.choosing import judge_next
 from secateur.job.work import Work
+from secateur.policies import POLICIES
 from secateur.protocols import Statistics, UnitGroup
 
 
 def check_target(work: Work) -> None:
     """Errors: BudgetError with the smallest cost in reach, which no score has a say in."""
     pruning = work.recipe.pruning
-    plan_next(
+    judged = judge_next(
         work.dense,
         work.dense,
         work.structure,
@@ -20,7 +21,6 @@ def check_target(work: Work) -> None:
         work.subject.example_inputs,
         criterion=_Equal(),
         budget=dict(work.recipe.target.budgets()),
-        scope=pruning.scope,
         data=None,
         round_to=pruning.round_to,
         floor=pruning.floor,
@@ -29,6 +29,7 @@ def check_target(work: Work) -> None:
         seed=work.recipe.seed,
         normalise=pruning.normalise,
     )
+    POLICIES.get("uniform")(judged.scores, work.structure, judged.request)
 
 
 class _Equal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.choosing import plan_next
+from secateur.choosing import Judged, count_classes, judge_next
 from secateur.config import Recipe, TrainingSection
 from secateur.errors import InputError
+from secateur.job.allocating import allocate
 from secateur.job.listening import Listener, plain
 from secateur.job.work import Work
 from secateur.metrics import evaluate, get_metric
@@ -21,11 +23,12 @@ from secateur.protocols import Subject
 from secateur.quantities import Quantity
 from secateur.repair.batch_norm import recalibrate
 from secateur.repair.compensation import compensate
+from secateur.repair.streaming import fitting
 from secateur.structure.copying import copied
+from secateur.structure.structure import Removal
 from secateur.surgery.applying import apply, origin_of
-from secateur.surgery.embedding import embed, unscaled, with_tensors
+from secateur.surgery.embedding import embed, unscaled, with_solved, with_tensors
 from secateur.surgery.storing import save
-from secateur.surgery.tensors import named_tensors
 from secateur.training.augmentation import Augmentation
 from secateur.training.devices import resolve
 from secateur.training.distillation import Distillation
@@ -39,7 +42,8 @@ from secateur.verification import verify
 def prune(work: Work, step: int) -> dict[str, Any]:
     """Choose, compensate, apply, verify, recalibrate; the whole plan so far, in dense numbering."""
     recipe, structure, stage = work.recipe, work.structure, f"prune {step}"
-    work.listener.begin(stage)
+    pruning = recipe.pruning
+    work.listener.begin(stage, pruning.refine if pruning.scope == "knapsack" else None)
     clock = Clock()
     before = work.plan()
     removed = before.remove if before else {}
@@ -48,53 +52,62 @@ def prune(work: Work, step: int) -> dict[str, Any]:
         pruned = work.model()
         tensors = unscaled(pruned, structure, origin_of(pruned).scales)
         dense = with_tensors(copied(dense), structure, embed(structure, removed, tensors))
-    data = work.subject.data
-    calibration = None
-    if data is not None:
+    calibration: list[Any] | None = None
+    if work.subject.data is not None:
         calibration = list(_calibration(recipe, work.subject))
-    model = dense if before is None else work.model()
-    remove = plan_next(
-        model,
-        dense,
-        structure,
-        removed,
-        work.subject.example_inputs,
-        criterion=recipe.pruning.criterion,
-        scope=recipe.pruning.scope,
-        budget=_budget_of_step(recipe, structure.cost({}), step),
-        data=calibration,
-        round_to=recipe.pruning.round_to,
-        floor=recipe.pruning.floor,
-        min_share=recipe.pruning.min_share,
-        layers=recipe.pruning.layers,
-        normalise=recipe.pruning.normalise,
-        seed=recipe.seed + step,
+
+    def judge(model: nn.Module, shaped: nn.Module, gone: Removal) -> Judged:
+        return judge_next(
+            model,
+            shaped,
+            structure,
+            gone,
+            work.subject.example_inputs,
+            criterion=pruning.criterion,
+            budget=_budget_of_step(recipe, structure.cost({}), step),
+            data=calibration,
+            round_to=pruning.round_to,
+            floor=pruning.floor,
+            min_share=pruning.min_share,
+            layers=pruning.layers,
+            normalise=pruning.normalise,
+            seed=recipe.seed + step,
+        )
+
+    judged = judge(dense if before is None else work.model(), dense, removed)
+    clock.lap("score")
+    given: list[Any] = []
+    classes = None
+    if pruning.compensate and calibration is not None:
+        given = fitting(structure, [batch for batch, _ in calibration])
+        classes = count_classes(dense, calibration[0])
+    widths = allocate(
+        work, step, dense, judged, given, classes, lambda model, gone: judge(model, model, gone)
     )
+    remove = widths.remove
+    clock.lap("allocate")
     why = {
-        "criterion": recipe.pruning.criterion,
-        "scope": recipe.pruning.scope,
+        "criterion": pruning.criterion,
+        "scope": pruning.scope,
         "budget": recipe.target.model_dump(exclude_none=True),
-        "step": f"{step}/{recipe.pruning.steps}",
+        "step": f"{step}/{pruning.steps}",
         "seed": recipe.seed,
     }
     if before is not None:
         why["parent"] = digest(before)
     plan = describe(structure, remove, recipe.model, why)
-    clock.lap("score")
     inputs = work.subject.example_inputs
-    if recipe.pruning.compensate and calibration is not None:
-        given = [batch for batch, _ in calibration]
+    if given:
         found = compensate(dense, structure, remove, given, recipe.seed + step)
-        tensors = {name: tensor.detach() for name, tensor in named_tensors(dense).items()}
-        dense = with_tensors(copied(dense), structure, tensors | dict(found.tensors))
+        dense = with_solved(dense, structure, remove, found.tensors)
         clock.lap("compensate")
-    result = apply(dense, plan, inputs, recipe.pruning.method, structure=structure)
+    result = apply(dense, plan, inputs, pruning.method, structure=structure)
     clock.lap("apply")
     verdict = verify(dense, result, plan, inputs, structure, strict=True)
     clock.lap("verify")
     for note in origin_of(result).notes:
         work.listener.say(note)
-    if recipe.pruning.recalibrate and calibration is not None:
+    if pruning.recalibrate and calibration is not None:
         recalibrate(result, calibration)
     clock.lap("recalibrate")
     save(result.eval(), work.folder / "steps" / stage.replace(" ", "-"))
@@ -109,11 +122,12 @@ def prune(work: Work, step: int) -> dict[str, Any]:
         "verification": {
             "ok": verdict.ok,
             "error": verdict.error,
-            "of_effect": verdict.of_effect,
+            "of_effect": verdict.of_effect if math.isfinite(verdict.of_effect) else None,
             "effect": verdict.effect,
             "exact": verdict.exact,
         },
         "cost": clock.laps,
+        "trials": list(widths.trials),
         "surgery": origin_of(result).kind,
         "notes": list(origin_of(result).notes),
     }

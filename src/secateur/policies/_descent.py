@@ -35,12 +35,12 @@ def descend(
     refill:     give a group back as many steps as still fit; at most one where False.
     Raises BudgetError with the smallest cost in reach; InputError as ``ladders`` does.
     """
-    search = _Search(structure, request, ladders(scores, structure, request))
+    search = Search(structure, request, ladders(scores, structure, request))
     return search.removal(search.chosen(thresholds, refill))
 
 
-class _Search:
-    """Rungs of all ladders, and what they cost."""
+class Search:
+    """Rungs of all ladders, what they cost, and which of them keep the budgets."""
 
     def __init__(self, structure: StructureLike, request: Request, found: Sequence[Ladder]) -> None:
         self.structure = structure

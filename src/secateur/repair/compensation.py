@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from secateur.errors import InputError
-from secateur.repair.moments import best, moments, ridge
-from secateur.repair.readers import Reader, matrices, outputs, readers, weight_of, windows
+from secateur.repair.moments import DAMPINGS, best, joined, moments, ridge
+from secateur.repair.readers import Reader, drawn, matrices, readers, weight_of
 from secateur.repair.streaming import Side, walk
 from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size
 from secateur.structure.structure import Removal, Structure
@@ -45,12 +45,14 @@ class Solved:
 class Compensation:
     """New tensors by name, in the shapes of the dense model, and what each layer gained.
 
-    answers: flat outputs of the compensated network for every calibration batch.
+    answers: flat outputs of the compensated network for every batch, those held out at the end.
+    wanted:  those of the dense one.
     """
 
     tensors: Mapping[str, Tensor]
     solved: tuple[Solved, ...]
     answers: tuple[tuple[Tensor, ...], ...]
+    wanted: tuple[tuple[Tensor, ...], ...]
 
 
 def compensate(
@@ -59,10 +61,12 @@ def compensate(
     remove: Removal,
     batches: Sequence[ExampleInputs],
     seed: int = 0,
+    held: Sequence[ExampleInputs] = (),
 ) -> Compensation:
     """Tensors for the dense model with which the pruned one answers best.
 
-    batches: calibration inputs without targets. What left is zero in the tensors of the layers
+    batches: calibration inputs without targets. held: inputs that are answered, and from which
+    nothing is learnt. What left is zero in the tensors of the layers
     that were solved; all others, and all biases and statistics, are whole.
     Errors: InputError without batches, for a part of a model, and for batches of another size
     than the model was captured with where it takes no other.
@@ -74,7 +78,8 @@ def compensate(
             f"compensation runs whole models, and '{structure.part}' is a part; leave it out "
             "(pruning.compensate: false)"
         )
-    sizes = {batch_size(as_arguments(batch)) for batch in batches}
+    every = [*batches, *held]
+    sizes = {batch_size(as_arguments(batch)) for batch in every}
     if not structure.captured.dynamic and sizes != {structure.captured.batch}:
         raise InputError(
             f"torch.export captured this model for batches of {structure.captured.batch} alone; "
@@ -82,20 +87,22 @@ def compensate(
             "(pruning.compensate: false)"
         )
     own = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
-    dense = Side(structure, {}, own, batches)
-    pruned = Side(structure, remove, own, batches)
-    solver = _Solver(structure, structure.kept(remove), dense, pruned, seed)
-    answers = walk(structure, [dense, pruned], solver.before)
-    return Compensation(solver.changed, tuple(solver.solved), tuple(map(tuple, answers)))
+    dense = Side(structure, {}, own, every)
+    pruned = Side(structure, remove, own, every)
+    solver = _Solver(structure, structure.kept(remove), dense, pruned, seed, len(batches))
+    wanted, answers = walk(structure, [dense, pruned], solver.before)
+    return Compensation(
+        solver.changed, tuple(solver.solved), tuple(map(tuple, answers)), tuple(map(tuple, wanted))
+    )
 
 
 class _Solver:
     def __init__(
         self, structure: Structure, kept: Mapping[tuple[str, int], np.ndarray], dense: Side,
-        pruned: Side, seed: int,
+        pruned: Side, seed: int, batches: int,
     ) -> None:  # fmt: skip
         self.structure, self.kept = structure, kept
-        self.dense, self.pruned = dense, pruned
+        self.dense, self.pruned, self.batches = dense, pruned, batches
         self.readers = {reader.node: reader for reader in readers(structure)}
         self.norms = _own_norms(structure)
         self.generator = torch.Generator().manual_seed(seed)
@@ -111,35 +118,39 @@ class _Solver:
 
     def _recalibrate(self, node: fx.Node) -> None:
         x: Any = node.args[0]
-        if all(map(torch.equal, self.pruned.values(x), self.dense.values(x))):
+        given, right = self._seen(self.pruned, x), self._seen(self.dense, x)
+        if all(map(torch.equal, given, right)):
             return
-        flat = torch.cat([v.transpose(0, 1).flatten(1) for v in self.pruned.values(x)], 1)
-        variance, mean = torch.var_mean(flat.double(), 1)
+        mean, variance = _statistics(given)
         for place, value in ((3, mean), (4, variance)):
             name = str(node.args[place].target)  # type: ignore[union-attr]
             self._write(name, value)
 
+    def _seen(self, side: Side, node: fx.Node) -> list[Any]:
+        """Results for the batches that are learnt from."""
+        return side.values(node)[: self.batches]
+
     def _solve(self, reader: Reader) -> None:
-        given, right = self.pruned.values(reader.x), self.dense.values(reader.x)
+        given, right = self._seen(self.pruned, reader.x), self._seen(self.dense, reader.x)
         if all(map(torch.equal, given, right)):
             return
         shape = self.structure.shapes[reader.weight]
         weight = self.pruned.tensors[reader.weight]
         maps = matrices(reader, weight).double()
-        x = torch.cat([windows(reader, v, shape) for v in given], 2)
-        t = torch.cat([outputs(reader, v) for v in self._targets(reader)], 2)
-        limit = max(LEAST_SAMPLES, SAMPLES_PER_INPUT * x.shape[1])
-        order = torch.randperm(x.shape[2], generator=self.generator)[:limit]
-        fit, held = order[len(order) // 4 :], order[: len(order) // 4]
+        limit = max(LEAST_SAMPLES, SAMPLES_PER_INPUT * maps.shape[2])
+        x, t = drawn(reader, given, self._targets(reader), shape, limit, self.generator)
+        held = x.shape[2] // 4  # the last images: none of theirs is among the others
+        fit = x.shape[2] - held
         normed = self._norm_after(reader.node) is not None
         centred = bool(reader.bias) or normed
         alive = self._alive(reader, shape, maps.shape[2])
         found, lost, left, used, shifts = [], 0.0, 0.0, 0.0, []
         for group in range(len(maps)):
-            at = moments(x[group][:, order], t[group][:, order], centred)
-            parts = [moments(x[group][:, some], t[group][:, some], centred)
-                     for some in (fit, held)]  # fmt: skip
-            damping = best(maps[group], parts[0], parts[1], alive)
+            at, damping = moments(x[group, :, :fit], t[group, :, :fit], centred), DAMPINGS[-1]
+            if held:
+                rest = moments(x[group, :, fit:], t[group, :, fit:], centred)
+                damping = best(maps[group], at, rest, alive)
+                at = joined(at, rest, fit / (fit + held))
             new = ridge(maps[group], at, alive, damping)
             plain = torch.zeros_like(new).index_copy(1, alive, maps[group][:, alive])
             lost, left = lost + at.error(plain), left + at.error(new)
@@ -160,15 +171,15 @@ class _Solver:
 
     def _targets(self, reader: Reader) -> list[Tensor]:
         """The dense answers, and what is missing of the skip path that they are added to."""
-        answers = self.dense.values(reader.node)
+        answers = self._seen(self.dense, reader.node)
         norm = self._norm_after(reader.node)
         end = norm or reader.node
         other = _skip_of(end)
         if other is None:
             return answers
         try:
-            gaps = [a - b for a, b in zip(
-                self.dense.values(other), self.pruned.values(other), strict=True)]  # fmt: skip
+            skips = self._seen(self.dense, other), self._seen(self.pruned, other)
+            gaps = [a - b for a, b in zip(*skips, strict=True)]
         except KeyError:  # the skip path runs later
             return answers
         if any(gap.shape != answer.shape for gap, answer in zip(gaps, answers, strict=True)):
@@ -212,6 +223,16 @@ class _Solver:
                 new = new.index_fill(dim, torch.from_numpy(gone), 0)
         self.pruned.write(canonical, new)
         self.changed[canonical] = new
+
+
+def _statistics(given: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased variance of every channel, float64."""
+    count = sum(v.numel() // v.shape[1] for v in given)
+    dims = [d for d in range(given[0].dim()) if d != 1]
+    mean = torch.stack([v.sum(dims, dtype=torch.float64) for v in given]).sum(0) / count
+    about = mean.reshape(-1, *[1] * (given[0].dim() - 2))
+    squares = torch.stack([(v.double() - about).square().sum(dims) for v in given]).sum(0)
+    return mean, squares / max(count - 1, 1)
 
 
 def _own_norms(structure: Structure) -> set[fx.Node]:

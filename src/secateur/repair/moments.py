@@ -42,6 +42,22 @@ def moments(x: Tensor, t: Tensor, centred: bool) -> Moments:
                    mean_x, mean_t)  # fmt: skip
 
 
+def joined(a: Moments, b: Moments, share: float) -> Moments:
+    """Moments of two sets of samples together; share: of the samples that are in the first."""
+    rest = 1 - share
+    mean_x = share * a.mean_x + rest * b.mean_x
+    mean_t = share * a.mean_t + rest * b.mean_t
+    dx, dt = a.mean_x - b.mean_x, a.mean_t - b.mean_t
+    between = share * rest
+    return Moments(
+        share * a.xx + rest * b.xx + between * torch.outer(dx, dx),
+        share * a.tx + rest * b.tx + between * torch.outer(dt, dx),
+        share * a.tt + rest * b.tt + between * float(dt @ dt),
+        mean_x,
+        mean_t,
+    )
+
+
 def ridge(weight: Tensor, at: Moments, kept: Tensor, damping: float) -> Tensor:
     """The weight [outputs, inputs] on the kept inputs that fits best, zero at the others.
 

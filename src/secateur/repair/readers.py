@@ -6,6 +6,7 @@ by its stride, a grouped one is one map for each of its groups.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -174,6 +175,46 @@ def windows(reader: Reader, x: Tensor, shape: Sequence[int]) -> Tensor:
     order = [1, *range(space + 2, 2 * space + 2), 0, *range(2, space + 2)]
     flat = x.permute(order).reshape(x.shape[1], int(np.prod(kernel)), -1)
     return flat.unflatten(0, (reader.groups, -1)).flatten(1, 2)
+
+
+def drawn(
+    reader: Reader,
+    given: Sequence[Tensor],
+    answers: Sequence[Tensor],
+    shape: Sequence[int],
+    limit: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """At most about ``limit`` samples of what the maps read, and of what they answer.
+
+    given, answers: input and result of the reader, or what it should be, for each batch.
+    shape: of the weight. A share is drawn from every batch: of its images first, so that no more
+    windows are laid out than about four times what is taken.
+    Returns ([groups, inputs, n], [groups, outputs, n]).
+    """
+    share = limit / max(1, sum(_samples(reader, y) for y in answers))
+    xs, ts = [], []
+    for x, y in zip(given, answers, strict=True):
+        places = _samples(reader, y)
+        wanted = min(places, math.ceil(share * places))
+        images = len(y) if reader.slides is not None else 1
+        some = min(images, math.ceil(4 * wanted * images / max(places, 1)))
+        if some < images:
+            index = torch.randperm(images, generator=generator)[:some].sort().values.to(x.device)
+            x, y = x[index], y[index]
+        wide, answer = windows(reader, x, shape), outputs(reader, y)
+        if wanted < wide.shape[2]:
+            index = torch.randperm(wide.shape[2], generator=generator)[:wanted].to(wide.device)
+            wide, answer = wide[:, :, index], answer[:, :, index]
+        xs.append(wide)
+        ts.append(answer)
+    return torch.cat(xs, 2), torch.cat(ts, 2)
+
+
+def _samples(reader: Reader, y: Tensor) -> int:
+    """How many samples a result holds: places of an image, or rows."""
+    channels = y.shape[1] if reader.slides is not None else y.shape[-1]
+    return y.numel() // max(channels, 1)
 
 
 def outputs(reader: Reader, y: Tensor) -> Tensor:

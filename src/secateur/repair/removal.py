@@ -119,24 +119,36 @@ def refitted(weight: np.ndarray, hessian: np.ndarray, kept: np.ndarray) -> np.nd
     return weight @ hessian[:, kept] @ inverse
 
 
-def trace(consumers: Sequence[Consumer], batch: int = 1) -> Trace:
+def trace(
+    consumers: Sequence[Consumer],
+    batch: int = 1,
+    extra: np.ndarray | None = None,
+    first: np.ndarray | None = None,
+) -> Trace:
     """Remove the cheapest units one after the other until none is left.
 
     consumers: all that read the group; their columns are by the same units. batch: how many
     leave at a time, for large groups; the errors in between are those of leaving evenly.
+    extra: float64 [units], what each costs besides; without consumers, all that they cost.
+    first: int [n], units that have left already: they come first and their error is 0.
     """
-    units = len(consumers[0].columns)
-    alive = np.arange(units)
+    first = np.empty(0, np.int64) if first is None else np.asarray(first, np.int64)
+    units = len(extra) if extra is not None else len(consumers[0].columns)
+    extra = np.zeros(units) if extra is None else extra
+    alive = np.setdiff1d(np.arange(units), first)
     states = [_State.of(c, alive) for c in consumers]
+    lost = float(sum(state.error for state in states))
     refresh = max(1, units // REFRESHES)
-    order: list[int] = []
-    errors = [0.0]
-    since = 0
+    order: list[int] = first.tolist()
+    errors = [0.0] * (len(first) + 1)
+    paid, since = 0.0, 0
     while len(alive):
-        costs = np.sum([state.costs() for state in states], axis=0)
+        costs = np.sum([extra[alive], *(state.costs() for state in states)], axis=0)
         chosen = np.argsort(costs, kind="stable")[: min(batch, len(alive))]
         before = errors[-1]
-        joint = float(sum(state.remove(chosen) for state in states))
+        more = float(extra[alive[chosen]].sum())
+        paid += more
+        joint = more + float(sum(state.remove(chosen) for state in states))
         steps = np.cumsum(costs[chosen])
         share = steps / steps[-1] if steps[-1] > 0 else np.ones(len(chosen))
         errors += (before + max(joint, 0.0) * share).tolist()
@@ -145,7 +157,8 @@ def trace(consumers: Sequence[Consumer], batch: int = 1) -> Trace:
         since += len(chosen)
         if len(alive) and (since >= refresh or not all(state.sound for state in states)):
             states = [_State.of(c, alive) for c in consumers]
-            errors[-1] = max(float(sum(s.error for s in states)), errors[-1 - len(chosen)])
+            solved = float(sum(s.error for s in states)) - lost
+            errors[-1] = max(solved + paid, before)
             since = 0
     return Trace(np.array(order, np.int64), np.maximum.accumulate(errors))
 

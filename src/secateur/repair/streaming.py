@@ -10,14 +10,90 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from secateur.errors import InputError
 from secateur.structure.boundary import flat_outputs
-from secateur.structure.inputs import ExampleInputs, as_arguments
+from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size
 from secateur.structure.structure import Removal, Structure
 from secateur.surgery.reference import ZeroedReference
+
+MEMORY = 4 * 2**30  # bytes of what two networks hold on their way
+
+
+def fitting(
+    structure: Structure, batches: Sequence[ExampleInputs], memory: int = MEMORY
+) -> list[ExampleInputs]:
+    """As many of the batches as fit, in sizes that the captured graph takes.
+
+    A graph that was captured for one size alone gets batches of that size; what is left over of
+    a batch is dropped. memory: bytes that the results of two networks may take at once. The first
+    batch always comes.
+    """
+    if not structure.captured.dynamic:
+        size = structure.captured.batch
+        batches = [part for batch in batches for part in _split(batch, size)]
+    samples = memory // max(1, 2 * bytes_per_sample(structure))
+    chosen: list[ExampleInputs] = []
+    count = 0
+    for batch in batches:
+        count += batch_size(as_arguments(batch)) or 1
+        if chosen and count > samples:
+            break
+        chosen.append(batch)
+    return chosen
+
+
+def _split(batch: ExampleInputs, size: int) -> list[ExampleInputs]:
+    count = batch_size(as_arguments(batch)) or 1
+
+    def part(start: int) -> ExampleInputs:
+        def cut(leaf: Any) -> Any:
+            if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == count:
+                return leaf[start : start + size]
+            return leaf
+
+        return pytree.tree_map(cut, batch)
+
+    if count < size:
+        raise InputError(
+            f"torch.export captured this model for batches of {size} alone, and a calibration "
+            f"batch holds {count}; give batches of at least {size} (data.batch_size)"
+        )
+    return [part(start) for start in range(0, count - size + 1, size)]
+
+
+def bytes_per_sample(structure: Structure) -> int:
+    """The most that a network holds of one sample at once, from the shapes of the graph."""
+    graph = structure.captured.module.graph
+    last: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        for operand in node.all_input_nodes:
+            last[operand] = node
+    ends: dict[fx.Node, list[int]] = {}
+    held = most = 0
+    for node in graph.nodes:
+        if node.op in ("get_attr", "output"):
+            continue
+        size = sum(
+            _bytes(leaf, structure.captured.batch)
+            for leaf in pytree.tree_leaves(node.meta.get("val"))
+            if isinstance(leaf, Tensor)
+        )
+        held += size
+        most = max(most, held)
+        ends.setdefault(last.get(node, node), []).append(size)  # type: ignore[arg-type]
+        held -= sum(ends.pop(node, []))
+    return most // max(1, structure.captured.batch)
+
+
+def _bytes(tensor: Tensor, batch: int) -> int:
+    """Of a tensor whose size may be left open in the batch."""
+    sizes = [size if isinstance(size, int) else batch for size in tensor.shape]
+    return int(np.prod(sizes)) * tensor.element_size()
 
 
 class Side:
@@ -76,15 +152,16 @@ class Side:
 
 def walk(
     structure: Structure, sides: Sequence[Side], before: Callable[[fx.Node], None]
-) -> list[list[Tensor]]:
+) -> list[list[list[Tensor]]]:
     """Run all sides in step; before: called with each node before the last of them runs it.
 
-    Returns what the last one answers: the flat tensor outputs of every batch.
+    Returns what each side answers: the flat tensor outputs of every batch.
     """
     with torch.no_grad():
         for node in structure.captured.module.graph.nodes:
             if node.op == "output":
-                return sides[-1].answers(flat_outputs(structure.captured.module.graph))
+                nodes = flat_outputs(structure.captured.module.graph)
+                return [side.answers(nodes) for side in sides]
             for place, side in enumerate(sides):
                 if place == len(sides) - 1:
                     before(node)

@@ -13,6 +13,7 @@ from torch import nn
 
 import secateur.structure.rules  # noqa: F401  (registers the rules)
 from secateur.errors import CaptureError, PlanError
+from secateur.structure.axes import Sparse
 from secateur.structure.boundary import CLOSED, Boundary
 from secateur.structure.capture import Captured
 from secateur.structure.explaining import Trail, trail
@@ -76,8 +77,8 @@ class Structure:
         for name, units in remove.items():
             if len(units):
                 self.group(name)
-                closure = self.grouping.closures[name][np.asarray(units, np.int64)]
-                gone[closure.indices] = True
+                closure = self.grouping.closures[name]
+                gone[_columns_of(closure, np.asarray(units, np.int64))] = True
         return gone
 
     def kept(self, remove: Removal) -> dict[tuple[str, int], np.ndarray]:
@@ -194,6 +195,16 @@ class Ledger:
             return result
 
         return Cost(total(self.tensors), round(2 * total(self.works) / self.batch))
+
+
+def _columns_of(matrix: Sparse, rows: np.ndarray) -> np.ndarray:
+    """Columns of the entries in some rows; scipy's own indexing builds a matrix for it."""
+    if len(rows) and not -matrix.shape[0] <= rows.min() <= rows.max() < matrix.shape[0]:
+        raise IndexError(f"rows {rows.min()} to {rows.max()} of {matrix.shape[0]}")
+    rows = rows % matrix.shape[0]
+    starts, counts = matrix.indptr[rows], np.diff(matrix.indptr)[rows]
+    offsets = np.repeat(starts - np.cumsum(counts) + counts, counts)
+    return matrix.indices[offsets + np.arange(len(offsets))]
 
 
 def trace(

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from secateur.structure.copying import copied
 from secateur.structure.structure import Removal, Structure
 from secateur.surgery.tensors import named_tensors
 
@@ -32,6 +33,43 @@ def embed(
                 tensor = tensor.new_zeros(shape).index_copy(dim, place, tensor)
         result[name] = tensor
     return result
+
+
+def filled(
+    structure: Structure,
+    remove: Removal,
+    tensors: Mapping[str, torch.Tensor],
+    others: Mapping[str, torch.Tensor],
+) -> dict[str, torch.Tensor]:
+    """Dense-shaped tensors whose removed slices are those of ``others``.
+
+    Repair leaves zeros where units left. A reference that sets them to zero once more would see
+    no difference; with the old values in their place it proves that removal is right.
+    """
+    kept = structure.kept(remove)
+    result = {}
+    for name, tensor in tensors.items():
+        whole = others[name].detach().to(tensor).clone()
+        index = torch.ones(tensor.shape, dtype=torch.bool)
+        for dim, size in enumerate(tensor.shape):
+            stays = kept.get((structure.aliases.get(name, name), dim))
+            if stays is not None:
+                along = torch.zeros(size, dtype=torch.bool)
+                along[torch.from_numpy(stays)] = True
+                index &= along.reshape(-1, *[1] * (tensor.dim() - 1 - dim))
+        result[name] = torch.where(index.to(tensor.device), tensor, whole)
+    return result
+
+
+def with_solved(
+    dense: nn.Module,
+    structure: Structure,
+    remove: Removal,
+    solved: Mapping[str, torch.Tensor],
+) -> nn.Module:
+    """A copy of the dense model with tensors that were solved for a removal; see ``filled``."""
+    own = {name: tensor.detach() for name, tensor in named_tensors(dense).items()}
+    return with_tensors(copied(dense), structure, own | filled(structure, remove, solved, own))
 
 
 def unscaled(

@@ -1,0 +1,164 @@
+"""From scores to widths: the policy's answer, or the best of trials on the compensated model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.choosing import Judged
+from secateur.job.work import Work
+from secateur.policies import POLICIES, Request
+from secateur.quantities import Quantity
+from secateur.refining import Refinement, Table, Trial, Units, refine
+from secateur.repair.compensation import compensate
+from secateur.repair.divergence import divergences
+from secateur.structure.inputs import ExampleInputs
+from secateur.structure.structure import Structure
+from secateur.surgery.embedding import with_solved
+from secateur.surgery.storing import write_tensors
+
+FAR = 0.4  # of the cost now: a budget below it is a long way
+HELD = 2  # one calibration batch in so many is held out
+
+
+@dataclass(frozen=True)
+class Widths:
+    """What leaves, and for reports: every trial, with its loss on held-out inputs."""
+
+    remove: Units
+    trials: tuple[dict[str, Any], ...] = ()
+
+
+def allocate(
+    work: Work,
+    step: int,
+    dense: nn.Module,
+    judged: Judged,
+    calibration: Sequence[ExampleInputs],
+    classes: int | None,
+    again: Callable[[nn.Module, Units], Judged],
+) -> Widths:
+    """The units that leave in a step; scores are kept in the run's folder for ``solve``.
+
+    dense: dense-shaped, with what was learnt so far. calibration: inputs for trials; without at
+    least two batches the policy's own answer is taken. again: judges a dense-shaped model anew
+    after a removal, by its losses.
+    """
+    scores = work.folder / "scores"
+    scores.mkdir(exist_ok=True)
+    write_tensors(scores / f"prune-{step}.safetensors", dict(judged.scores))
+    pruning = work.recipe.pruning
+    trials = pruning.refine if pruning.scope == "knapsack" and pruning.compensate else 0
+    if trials < 2 or len(calibration) < 2:
+        policy = POLICIES.get(str(pruning.scope))
+        return Widths(policy(judged.scores, work.structure, judged.request))
+    measure = _Trials(work, step, dense, calibration, classes)
+    stage = f"prune {step}"
+
+    def tables() -> Iterator[Table]:
+        yield Table("knapsack", judged.scores, judged.request)
+        half = _half_way(work.structure, judged.request)
+        if half is None or pruning.criterion != "obs":
+            return
+        remove = POLICIES.get("knapsack")(judged.scores, work.structure, half)
+        found = compensate(dense, work.structure, remove, measure.fit, measure.seed)
+        on = again(with_solved(dense, work.structure, {}, found.tensors), remove)
+        yield Table("knapsack in two rounds", on.scores, on.request)
+
+    found = refine(
+        tables(),
+        work.structure,
+        measure,
+        trials=trials,
+        seconds=60 * pruning.refine_minutes,
+        seed=work.recipe.seed + step,
+        tell=lambda number, trial: work.listener.tick(
+            stage, number, f"trial {number} of {trials}: loss {trial.loss:.4g} ({trial.name})"
+        ),
+    )
+    return Widths(found.best.remove, tuple(_told(work, found)))
+
+
+def _half_way(structure: Structure, request: Request) -> Request | None:
+    """A request for half of the way, in factors, where it is long; None where it is not.
+
+    Losses are measured around the model as it is; beyond a large cut they say less and less.
+    """
+    now = structure.cost(request.removed)
+    budgets = {}
+    for kind, budget in request.budgets.items():
+        start = float(getattr(now, kind))
+        limit = budget.resolve(float(getattr(structure.cost({}), kind)))
+        if limit < FAR * start:
+            budgets[kind] = Quantity((limit * start) ** 0.5, "count")
+    return replace(request, budgets=budgets) if budgets else None
+
+
+def _told(work: Work, found: Refinement) -> list[dict[str, Any]]:
+    """Trials as the journal keeps them."""
+    sizes = {group.name: group.size for group in work.structure.groups}
+
+    def told(trial: Trial) -> dict[str, Any]:
+        widths = {name: size - len(trial.remove.get(name, ())) for name, size in sizes.items()}
+        return {"name": trial.name, "loss": trial.loss, "seconds": trial.seconds, "widths": widths}
+
+    return [told(trial) for trial in found.trials]
+
+
+class _Trials:
+    """Losses of choices; those of an interrupted run are read back."""
+
+    def __init__(
+        self,
+        work: Work,
+        step: int,
+        dense: nn.Module,
+        calibration: Sequence[ExampleInputs],
+        classes: int | None,
+    ) -> None:
+        self.work, self.dense, self.classes = work, dense, classes
+        self.seed = work.recipe.seed + step
+        held = max(1, len(calibration) // HELD)
+        self.fit, self.held = calibration[:-held], calibration[-held:]
+        self.path = work.folder / "scores" / f"trials-{step}.jsonl"
+        self.known = _read(self.path)
+
+    def __call__(self, remove: Units) -> tuple[Tensor, float]:
+        key = _digest(remove)
+        if key not in self.known:
+            begun = time.perf_counter()
+            found = compensate(
+                self.dense, self.work.structure, remove, self.fit, self.seed, self.held
+            )
+            wanted, given = found.wanted[len(self.fit) :], found.answers[len(self.fit) :]
+            losses = divergences(wanted, given, self.classes)
+            self.known[key] = losses, time.perf_counter() - begun
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([key, losses.tolist(), self.known[key][1]]) + "\n")
+        return self.known[key]
+
+
+def _digest(remove: Mapping[str, Sequence[int]]) -> str:
+    text = json.dumps({name: list(units) for name, units in sorted(remove.items())})
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read(path: Path) -> dict[str, tuple[Tensor, float]]:
+    """Trials by digest; a last line that was cut short is left out."""
+    found: dict[str, tuple[Tensor, float]] = {}
+    if not path.is_file():
+        return found
+    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    for line in whole.splitlines():
+        key, losses, seconds = json.loads(line)
+        found[key] = torch.tensor(losses, dtype=torch.float64), seconds
+    path.write_text(f"{whole}\n" if whole else "", encoding="utf-8")
+    return found

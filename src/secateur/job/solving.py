@@ -1,0 +1,121 @@
+"""Other budgets from the scores that a run kept: no data is read, nothing is scored again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from secateur.choosing import Amount, request_for
+from secateur.config import Recipe
+from secateur.errors import BudgetError, InputError
+from secateur.job import folders
+from secateur.job.evaluating import with_dense_weights
+from secateur.job.subjects import load_subject
+from secateur.planning import PruningPlan, describe
+from secateur.policies import POLICIES
+from secateur.structure.structure import Structure, trace
+from secateur.surgery.storing import read_tensors
+
+POINTS = 20  # of a front
+SMALLEST = 0.02  # share of the cost at which a front ends, if the floors reach so far
+
+
+@dataclass(frozen=True)
+class Point:
+    """A plan for one budget, what it costs, and the scores that leave with it, added up."""
+
+    budget: Mapping[str, str]
+    plan: PruningPlan
+    flops: int
+    params: int
+    loss: float
+
+
+@dataclass(frozen=True, eq=False)
+class Solver:
+    """A run's scores with what is needed to choose by them."""
+
+    recipe: Recipe
+    structure: Structure
+    model: torch.nn.Module
+    scores: Mapping[str, torch.Tensor]
+
+    def point(self, budget: Mapping[str, Amount], scope: str) -> Point:
+        """The plan of a policy. Errors: BudgetError and InputError, as ``secateur.plan``."""
+        pruning = self.recipe.pruning
+        request = request_for(
+            self.structure, self.model, budget, round_to=pruning.round_to, floor=pruning.floor,
+            min_share=pruning.min_share, layers=pruning.layers, criterion=pruning.criterion,
+            normalise=pruning.normalise,
+        )  # fmt: skip
+        remove = POLICIES.get(scope)(self.scores, self.structure, request)
+        told = {kind: str(amount) for kind, amount in request.budgets.items()}
+        why = {"criterion": pruning.criterion, "scope": scope, "budget": told}
+        cost = self.structure.cost(remove)
+        plan = describe(self.structure, remove, self.recipe.model, why)
+        return Point(told, plan, cost.flops, cost.params, self.loss(remove))
+
+    def loss(self, remove: Mapping[str, tuple[int, ...]]) -> float:
+        """The scores that leave, added up: with the criterion ``obs`` the loss to expect."""
+        return sum(
+            float(self.scores[name][list(units)].double().sum())
+            for name, units in remove.items()
+            if name in self.scores
+        )
+
+    def front(self, kind: str, scope: str, points: int = POINTS) -> list[Point]:
+        """Plans from next to nothing removed down to the smallest that the floors allow."""
+        shares = np.geomspace(0.95, SMALLEST, points).round(3)
+        found: list[Point] = []
+        for share in shares:
+            try:
+                found.append(self.point({kind: float(share)}, scope))
+            except BudgetError:
+                if not found:
+                    raise
+                break
+        return found
+
+
+def open_solver(folder: Path, step: int = 1) -> Solver:
+    """The scores of a run's first step, that is those of its dense model.
+
+    Errors: InputError for a folder without a run, and one that has not scored yet.
+    """
+    recipe = folders.open_folder(folder)
+    path = folder / "scores" / f"prune-{step}.safetensors"
+    if not path.is_file():
+        raise InputError(
+            f"{folder} has no scores yet; go on with: secateur resume {folder}"
+            if not (folder / folders.METRICS).is_file()
+            else f"{folder} was made by a version that kept no scores; run the recipe again"
+        )
+    subject = load_subject(recipe)
+    model = with_dense_weights(subject.build(), folder)
+    structure = trace(model, subject.example_inputs, part=recipe.part)
+    scores = read_tensors(path)
+    sizes = {group.name: group.size for group in structure.groups}
+    strange = [name for name, score in scores.items() if sizes.get(name) != len(score)]
+    if strange:
+        raise InputError(
+            f"the scores in {path} are of another model: its group {strange[0]!r} is not here; "
+            "run the recipe again"
+        )
+    return Solver(recipe, structure, model, scores)
+
+
+def told(point: Point, dense: Any) -> dict[str, Any]:
+    """A point as JSON."""
+    return {
+        "budget": dict(point.budget),
+        "flops": point.flops,
+        "params": point.params,
+        "flops_share": point.flops / max(dense.flops, 1),
+        "params_share": point.params / max(dense.params, 1),
+        "loss": point.loss,
+    }

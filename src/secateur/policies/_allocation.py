@@ -1,0 +1,139 @@
+"""Levels of all groups at the least error that budgets allow.
+
+What a level costs depends on the levels of the groups around it: a layer costs its inputs times
+its outputs. So the costs are made linear around a choice, solved exactly, and the answer, as far
+as its true cost allows, is the next choice; then single levels are exchanged at true costs. Where
+costs add up by themselves the first answer is the optimum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from secateur.planning.knapsack import front
+
+ROUNDS = 12
+Levels = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """What may be chosen, and what it costs.
+
+    errors: for each group float64 [levels], the level 0 being nothing removed.
+    cost:   levels -> float64 [budgets], each divided by its limit: a choice holds up to 1.
+    """
+
+    errors: Sequence[np.ndarray]
+    cost: Callable[[Levels], np.ndarray]
+
+    def error(self, levels: Levels) -> float:
+        """Of a choice, the sum of its groups."""
+        return float(sum(e[level] for e, level in zip(self.errors, levels, strict=True)))
+
+    def holds(self, levels: Levels) -> bool:
+        """Whether a choice keeps all budgets."""
+        return bool((self.cost(levels) <= 1).all())
+
+
+def allocate(space: Space, starts: Sequence[Levels]) -> Levels:
+    """The best choice found; at least as good as every start that keeps the budgets.
+
+    starts: choices to make the costs linear around; the first must keep the budgets.
+    """
+    memory: dict[Levels, np.ndarray] = {}
+
+    def cost(levels: Levels) -> np.ndarray:
+        if levels not in memory:
+            memory[levels] = space.cost(levels)
+        return memory[levels]
+
+    known = Space(space.errors, cost)
+    best = min((s for s in starts if known.holds(s)), key=known.error)
+    for start, weights in product(starts, _weights(len(cost(best)))):
+        best = min(best, _linearised(known, start, weights), key=known.error)
+    return _exchanged(known, best)
+
+
+def _weights(budgets: int) -> list[np.ndarray]:
+    """How several budgets are made one: each by itself, and all alike."""
+    if budgets == 1:
+        return [np.ones(1)]
+    return [*np.eye(budgets), np.full(budgets, 1 / budgets)]
+
+
+def _linearised(space: Space, start: Levels, weights: np.ndarray) -> Levels:
+    """Solve around a choice, go there, until it is where we are."""
+    best, at = start, start
+    seen: set[Levels] = set()
+    for _ in range(ROUNDS):
+        if at in seen:
+            break
+        seen.add(at)
+        tables = [_table(space, at, group) @ weights for group in range(len(at))]
+        found = front(tables, space.errors)
+        at = _furthest(space, [tuple(row) for row in found.levels.tolist()])
+        if not space.holds(best) or (space.holds(at) and space.error(at) < space.error(best)):
+            best = at
+    return best
+
+
+def _table(space: Space, at: Levels, group: int) -> np.ndarray:
+    """float64 [levels, budgets]: the change of cost when one group alone moves."""
+    here = space.cost(at)
+    return np.array([
+        space.cost((*at[:group], level, *at[group + 1 :])) - here
+        for level in range(len(space.errors[group]))
+    ])  # fmt: skip
+
+
+def _furthest(space: Space, choices: list[Levels]) -> Levels:
+    """The last of a front that keeps the budgets; costs rise along it but for small waves."""
+    low, high = 0, len(choices)  # choices[low] holds, as far as any does
+    while high - low > 1:
+        middle = (low + high) // 2
+        if space.holds(choices[middle]):
+            low = middle
+        else:
+            high = middle
+    return choices[low]
+
+
+def _exchanged(space: Space, at: Levels) -> Levels:
+    """Give levels back where they fit; let one group give for another while the error falls."""
+    while True:
+        error = space.error(at)
+        moves = [_moved(space, at, group, step) for group in range(len(at)) for step in (-1, 1)]
+        single = [m for m in moves if m is not None]
+        better = [m for m in single if space.error(m) < error and space.holds(m)]
+        if not better:
+            better = _pairs(space, at, error)
+        if not better:
+            return at
+        at = min(better, key=space.error)
+
+
+def _pairs(space: Space, at: Levels, error: float) -> list[Levels]:
+    """The first few exchanges of two groups, of the largest gain, that keep the budgets."""
+    trials: list[tuple[float, Levels]] = []
+    for up, down in product(range(len(at)), repeat=2):
+        raised = _moved(space, at, up, -1) if up != down else None
+        for step in (1, 2):
+            both = None if raised is None else _moved(space, raised, down, step)
+            if both is not None and space.error(both) < error:
+                trials.append((space.error(both), both))
+    for _, levels in sorted(trials)[:512]:
+        if space.holds(levels):
+            return [levels]
+    return []
+
+
+def _moved(space: Space, at: Levels, group: int, step: int) -> Levels | None:
+    level = at[group] + step
+    if not 0 <= level < len(space.errors[group]):
+        return None
+    return (*at[:group], level, *at[group + 1 :])
