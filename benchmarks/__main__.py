@@ -19,6 +19,7 @@ PAGES = Path(__file__).parents[1] / "docs" / "results"
 BENCHMARKS = {
     "speed": ("speed", "speed", "speed.md"),
     "fashion_mnist": ("fashion_mnist", "fashion_mnist_page", "fashion-mnist.md"),
+    "oneshot": ("oneshot", "oneshot_page", "oneshot.md"),
     "depth": ("depth", "depth", "depth.md"),
     "zoo_peer": ("zoo_peer", "zoo_peer_page", "zoo-peer.md"),
 }
@@ -34,7 +35,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a part of the data, fewer turns")
     parser.add_argument("--pages", action="store_true", help="only write the pages")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
-    parser.add_argument("--nets", nargs="+", default=[], help="of fashion_mnist: only these nets")
+    parser.add_argument(
+        "--nets", nargs="+", default=[], help="of fashion_mnist, oneshot: only these nets"
+    )
     parser.add_argument(
         "--models", nargs="+", default=[], help="of zoo_peer: only these, source:name with * and ?"
     )
@@ -42,8 +45,8 @@ def main() -> None:
     unknown = sorted(set(options.names) - set(BENCHMARKS))
     if unknown:
         parser.error(f"no benchmark is called {', '.join(unknown)}; known: {', '.join(BENCHMARKS)}")
-    if options.nets and options.names != ["fashion_mnist"]:
-        parser.error("--nets belongs to fashion_mnist alone: name that benchmark and no other")
+    if options.nets and options.names not in (["fashion_mnist"], ["oneshot"]):
+        parser.error("--nets belongs to fashion_mnist or oneshot: name one of them and no other")
     if options.models and options.names != ["zoo_peer"]:
         parser.error("--models belongs to zoo_peer alone: name that benchmark and no other")
     torch.set_num_threads(options.threads)

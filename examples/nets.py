@@ -1,6 +1,6 @@
-"""Small nets for small pictures: four shapes for 1x28x28 Fashion-MNIST, one for 1x8x8 digits.
+"""Small nets for small pictures: five shapes for 1x28x28 Fashion-MNIST, one for 1x8x8 digits.
 
-The four for Fashion-MNIST cost about 8 million multiply-adds an image each, so that they can be
+The five for Fashion-MNIST cost about 8 million multiply-adds an image each, so that they can be
 compared. Weights are drawn by torch's own initialisation: set ``torch.manual_seed`` beforehand.
 """
 
@@ -61,7 +61,8 @@ class ResNet(nn.Module):
 
 def trained(net: str) -> nn.Module:
     """One of the nets below with the weights of ``weights/NET.safetensors`` (train_dense.py)."""
-    builders = {"resnet20": resnet20, "vgg": vgg, "mobilenetv2": mobilenetv2, "vit": vit}
+    builders = {"resnet20": resnet20, "vgg": vgg, "mobilenetv2": mobilenetv2,
+                "densenet": densenet, "vit": vit}  # fmt: skip
     if net not in builders:
         raise ValueError(f"there is no net {net!r}; known are {', '.join(builders)}")
     model = builders[net]()
@@ -154,6 +155,45 @@ def mobilenetv2(classes: int = 10) -> nn.Module:
     """A small MobileNetV2: [batch, 1, 28, 28] -> [batch, classes]."""
     rows = ((1, 8, 1, 1), (6, 16, 3, 2), (6, 32, 3, 2), (6, 48, 3, 1))
     return MobileNetV2(stem=12, rows=rows, last=160, classes=classes)
+
+
+class DenseLayer(nn.Module):
+    """Normalised, convolved to a few new channels, and put behind what came in."""
+
+    def __init__(self, inside: int, growth: int) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm2d(inside)
+        self.conv = nn.Conv2d(inside, growth, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.conv(F.relu(self.bn(x)))], 1)
+
+
+class DenseNet(nn.Module):
+    """A stem, blocks of dense layers with halving transitions between, a mean, a linear layer."""
+
+    def __init__(self, stem: int, growth: int, blocks: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(1, stem, 3, padding=1, bias=False)]
+        width = stem
+        for number, count in enumerate(blocks):
+            if number:
+                narrow = nn.Conv2d(width, width // 2, 1, bias=False)
+                layers += [nn.BatchNorm2d(width), nn.ReLU(), narrow, nn.AvgPool2d(2)]
+                width //= 2
+            for _ in range(count):
+                layers.append(DenseLayer(width, growth))
+                width += growth
+        self.features = nn.Sequential(*layers, nn.BatchNorm2d(width), nn.ReLU())
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+def densenet(classes: int = 10) -> nn.Module:
+    """A small DenseNet: [batch, 1, 28, 28] -> [batch, classes]."""
+    return DenseNet(stem=16, growth=6, blocks=(4, 6, 8), classes=classes)
 
 
 class Attention(nn.Module):

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from secateur.sources.data import load_data
 
-NETS = ("resnet20", "mobilenetv2", "vgg", "vit")
+NETS = ("resnet20", "mobilenetv2", "vgg", "densenet", "vit")
 BLACK = -0.2860 / 0.3530  # the normalised value of an empty pixel
 
 

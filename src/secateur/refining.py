@@ -20,7 +20,7 @@ from secateur.planning import StructureLike
 from secateur.policies import POLICIES, Request
 
 Units = dict[str, tuple[int, ...]]
-PATIENCE = 12  # trials without a better one
+PATIENCE = 8  # trials without a better one
 SPREAD = (1.0, 0.4)  # deviation of the logarithm of a weight, at the first and the last trial
 SHARE = 0.3  # of the groups whose weights are changed in a trial
 

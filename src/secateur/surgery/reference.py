@@ -6,6 +6,7 @@ units, the node runs on the survivors and its result is put back among zeros.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,6 +88,7 @@ class ZeroedReference(fx.Interpreter):
             for entry in structure.tracer.adapted
             if self.gone[entry.ids].any() and entry.node.graph is structure.captured.module.graph
         }
+        self.losing: dict[fx.Node, bool] = {}
         self.zeroed = {
             name: self._zero(name, tensor)
             for name, tensor in {**_tensors(structure.captured.module), **tensors}.items()
@@ -128,14 +130,21 @@ class ZeroedReference(fx.Interpreter):
         if n in self.adapted:
             return self._on_survivors(n)
         result, value = super().run_node(n), self.structure.tracer.values.get(n)
-        if isinstance(result, torch.Tensor) and isinstance(value, Value):
+        if isinstance(result, torch.Tensor) and isinstance(value, Value) and self._loses(n):
             return self._without_empty_quotients(result, value)
         return result
 
+    def _loses(self, node: fx.Node) -> bool:
+        """Whether some index of its result left."""
+        if node not in self.losing:
+            ids = self.structure.tracer.values[node]
+            self.losing[node] = any(self.gone[np.abs(along)].any() for along in ids)
+        return self.losing[node]
+
     def _without_empty_quotients(self, tensor: torch.Tensor, value: Value) -> torch.Tensor:
         """What was divided by zero where an index left is nothing: no survivor reads it."""
-        if not tensor.is_floating_point() or bool(torch.isfinite(tensor).all()):
-            return tensor
+        if not tensor.is_floating_point() or math.isfinite(float(tensor.sum())):
+            return tensor  # a sum that runs over is looked at once more below, and left alone
         for dim, ids in enumerate(value):
             lost = self.gone[np.abs(ids)]
             if lost.any() and len(ids) == tensor.shape[dim]:
