@@ -61,7 +61,8 @@ def allocate(
         policy = POLICIES.get(str(pruning.scope))
         return Widths(policy(judged.scores, work.structure, judged.request))
     measure = _Trials(work, step, dense, calibration, classes)
-    stage = f"prune {step}"
+    stage = f"trials {step}"
+    work.listener.begin(stage, trials)
 
     def tables() -> Iterator[Table]:
         yield Table("knapsack", judged.scores, judged.request)
@@ -81,8 +82,11 @@ def allocate(
         seconds=60 * pruning.refine_minutes,
         seed=work.recipe.seed + step,
         tell=lambda number, trial: work.listener.tick(
-            stage, number, f"trial {number} of {trials}: loss {trial.loss:.4g} ({trial.name})"
+            stage, number, f"loss {trial.loss:.4g} ({trial.name})"
         ),
+    )
+    work.listener.end(
+        stage, f"best of {len(found.trials)}: loss {found.best.loss:.4g} ({found.best.name})"
     )
     return Widths(found.best.remove, tuple(_told(work, found)))
 

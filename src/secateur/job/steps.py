@@ -43,7 +43,7 @@ def prune(work: Work, step: int) -> dict[str, Any]:
     """Choose, compensate, apply, verify, recalibrate; the whole plan so far, in dense numbering."""
     recipe, structure, stage = work.recipe, work.structure, f"prune {step}"
     pruning = recipe.pruning
-    work.listener.begin(stage, pruning.refine if pruning.scope == "knapsack" else None)
+    work.listener.begin(stage)
     clock = Clock()
     before = work.plan()
     removed = before.remove if before else {}
