@@ -31,10 +31,11 @@ HELD = 2  # one calibration batch in so many is held out
 
 @dataclass(frozen=True)
 class Widths:
-    """What leaves, and for reports: every trial, with its loss on held-out inputs."""
+    """What leaves; for reports every trial, with its loss on held-out inputs, and which it was."""
 
     remove: Units
     trials: tuple[dict[str, Any], ...] = ()
+    taken: int | None = None
 
 
 def allocate(
@@ -88,7 +89,8 @@ def allocate(
     work.listener.end(
         stage, f"best of {len(found.trials)}: loss {found.best.loss:.4g} ({found.best.name})"
     )
-    return Widths(found.best.remove, tuple(_told(work, found)))
+    taken = next(n for n, trial in enumerate(found.trials) if trial is found.best)
+    return Widths(found.best.remove, tuple(_told(work, found)), taken)
 
 
 def _half_way(structure: Structure, request: Request) -> Request | None:

@@ -15,6 +15,7 @@ from secateur.job.listening import plain
 from secateur.job.measuring import measured, paired_latency
 from secateur.job.work import Work
 from secateur.metrics import evaluate, get_metric
+from secateur.planning import PruningPlan
 from secateur.quantities import parse_quantity
 from secateur.reports.html import write_html
 from secateur.structure.copying import copied
@@ -23,6 +24,7 @@ from secateur.surgery.storing import save
 from secateur.training.devices import resolve
 from secateur.training.loading import batches
 
+CHOICE = ("trials", "taken", "curves", "front", "solved")  # of the last step, for the report
 TRAIN_SAMPLES = 2000  # of the training split, for the gap between training and test
 
 
@@ -169,6 +171,12 @@ def _described(work: Work) -> dict[str, Any]:
         "verification": prunings[-1]["verification"],
         "verifications": [e["verification"] for e in prunings],
         "notes": [*structure.notes, *prunings[-1]["notes"]],
+        "choice": {
+            "criterion": recipe.pruning.criterion,
+            "scope": recipe.pruning.scope,
+            "left": _left(work, plan),
+            **{key: prunings[-1].get(key) for key in CHOICE},
+        },
         "groups": [
             {
                 "name": g.name,
@@ -193,6 +201,15 @@ def _described(work: Work) -> dict[str, Any]:
             for f in structure.frozen
         ],
     }
+
+
+def _left(work: Work, plan: PruningPlan) -> float | None:
+    """The share of the first budget's cost that is left."""
+    kind = next(iter(work.recipe.target.budgets()), None)
+    if kind is None:
+        return None
+    dense, cost = work.structure.cost({}), work.structure.cost(plan.remove)
+    return float(getattr(cost, kind)) / max(float(getattr(dense, kind)), 1.0)
 
 
 def _timeline(work: Work) -> list[dict[str, Any]]:

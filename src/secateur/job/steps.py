@@ -15,6 +15,7 @@ from secateur.choosing import Judged, count_classes, judge_next
 from secateur.config import Recipe, TrainingSection
 from secateur.errors import InputError
 from secateur.job.allocating import allocate
+from secateur.job.evidence import evidence
 from secateur.job.listening import Listener, plain
 from secateur.job.work import Work
 from secateur.metrics import evaluate, get_metric
@@ -22,7 +23,7 @@ from secateur.planning import describe, digest
 from secateur.protocols import Subject
 from secateur.quantities import Quantity
 from secateur.repair.batch_norm import recalibrate
-from secateur.repair.compensation import compensate
+from secateur.repair.compensation import Solved, compensate
 from secateur.repair.streaming import fitting
 from secateur.structure.copying import copied
 from secateur.structure.structure import Removal
@@ -97,9 +98,10 @@ def prune(work: Work, step: int) -> dict[str, Any]:
         why["parent"] = digest(before)
     plan = describe(structure, remove, recipe.model, why)
     inputs = work.subject.example_inputs
+    solved: tuple[Solved, ...] = ()
     if given:
         found = compensate(dense, structure, remove, given, recipe.seed + step)
-        dense = with_solved(dense, structure, remove, found.tensors)
+        dense, solved = with_solved(dense, structure, remove, found.tensors), found.solved
         clock.lap("compensate")
     result = apply(dense, plan, inputs, pruning.method, structure=structure)
     clock.lap("apply")
@@ -128,6 +130,8 @@ def prune(work: Work, step: int) -> dict[str, Any]:
         },
         "cost": clock.laps,
         "trials": list(widths.trials),
+        "taken": widths.taken,
+        **evidence(structure, judged, pruning.scope, remove, solved),
         "surgery": origin_of(result).kind,
         "notes": list(origin_of(result).notes),
     }

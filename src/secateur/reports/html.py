@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from secateur.reports import numbers, sections
+from secateur.reports.choice import choice_section
 from secateur.reports.markup import Markup, escaped, inline_json, join, tag
 from secateur.reports.reading import Document, checked, mapping, runtime, score, target
 from secateur.reports.sentences import verdict_clauses, verdict_line
@@ -82,6 +83,7 @@ def _parts(metrics: Document) -> list[tuple[str, str, Markup]]:
         ("before-after", "Before and after", sections.before_after(metrics)),
         ("widths", "Layer by layer", width_section(metrics)),
         ("timeline", "How it got there", timeline_section(metrics)),
+        ("choice", "How widths were chosen", choice_section(metrics)),
         ("groups", "Groups", sections.groups(metrics)),
         ("frozen", "What stayed whole, and why", sections.frozen(metrics)),
         ("proof", "Proof", sections.proof(metrics)),

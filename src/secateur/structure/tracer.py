@@ -97,6 +97,7 @@ class Tracer:
     constants: dict[fx.Node, Value] = field(default_factory=dict)
     unknown: dict[fx.Node, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    weights: dict[fx.Node, bool] = field(default_factory=dict)  # whether parameters alone make it
     inputs: list[fx.Node] = field(default_factory=list)  # of the graph that is read
 
     def __post_init__(self) -> None:

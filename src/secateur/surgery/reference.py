@@ -143,7 +143,7 @@ class ZeroedReference(fx.Interpreter):
 
     def _without_empty_quotients(self, tensor: torch.Tensor, value: Value) -> torch.Tensor:
         """What was divided by zero where an index left is nothing: no survivor reads it."""
-        if not tensor.is_floating_point() or math.isfinite(float(tensor.sum())):
+        if not tensor.is_floating_point() or math.isfinite(float(tensor.detach().sum())):
             return tensor  # a sum that runs over is looked at once more below, and left alone
         for dim, ids in enumerate(value):
             lost = self.gone[np.abs(ids)]

@@ -39,7 +39,7 @@ def matmul(tracer: Tracer, node: fx.Node, a: Value, b: Value) -> Value:
     """a [..., m, k] @ b [..., k, n]; vectors as numpy has it."""
     left = a[-1]
     right = b[-2] if len(b) > 1 else b[-1]
-    tracer.contract(node, left, right, weight=_is_weight(node.args[1]))
+    tracer.contract(node, left, right, weight=_is_weight(tracer, node.args[1]))
     lead_a, lead_b = a[:-2], b[:-2]
     rank = max(len(lead_a), len(lead_b))
     batch = []
@@ -51,7 +51,7 @@ def matmul(tracer: Tracer, node: fx.Node, a: Value, b: Value) -> Value:
         tied = np.abs(tracer.tie(vectors))
         zero = np.any([v > 0 for v in vectors if len(v) == len(tied)], axis=0)
         batch.append(np.where(zero, tied, -tied))
-    if _is_weight(node.args[1]) and len(b) > 1:
+    if _is_weight(tracer, node.args[1]) and len(b) > 1:
         tracer.produce(b[-1])
     result = Value([*batch, *a[-2:-1], *(b[-1:] if len(b) > 1 else ())])
     tracer.work(node, 1, [*result, left])
@@ -61,8 +61,10 @@ def matmul(tracer: Tracer, node: fx.Node, a: Value, b: Value) -> Value:
 @rule(aten.addmm, aten.baddbmm, aten.addmv, aten.addbmm)
 def addmm(tracer: Tracer, node: fx.Node, bias: Value, a: Value, b: Value, **kwargs: Any) -> Value:
     """bias + a @ b."""
-    tracer.contract(node, a[-1], b[-2] if len(b) > 1 else b[-1], weight=_is_weight(node.args[2]))
-    if _is_weight(node.args[2]) and len(b) > 1:
+    tracer.contract(
+        node, a[-1], b[-2] if len(b) > 1 else b[-1], weight=_is_weight(tracer, node.args[2])
+    )
+    if _is_weight(tracer, node.args[2]) and len(b) > 1:
         tracer.produce(b[-1], bias[-1])
     result = Value([*a[:-1], *(b[-1:] if len(b) > 1 else ())])
     if len(a) == 3 and node.target is not aten.addbmm.default:
@@ -100,7 +102,7 @@ def einsum(tracer: Tracer, node: fx.Node, equation: str, operands: Any, **kwargs
     inputs = node.args[1]
     assert isinstance(inputs, (list, tuple))
     for term, operand, source in zip(terms, operands, inputs, strict=True):
-        if _is_weight(source):
+        if _is_weight(tracer, source):
             tracer.produce(
                 *(ids for letter, ids in zip(term, operand, strict=True) if letter in right)
             )
@@ -108,7 +110,7 @@ def einsum(tracer: Tracer, node: fx.Node, equation: str, operands: Any, **kwargs
         if letter in right:
             continue
         for term, operand, source in zip(terms, operands, inputs, strict=True):
-            if letter in term and _is_weight(source):
+            if letter in term and _is_weight(tracer, source):
                 tracer.consumed.append(np.abs(operand[term.index(letter)]))
         if (ids.astype(bool) & ~zero[letter]).any():
             tracer.adapt(node, ids)
@@ -144,14 +146,21 @@ def bilinear(
     return result
 
 
-def _is_weight(node: Any) -> bool:
+def _is_weight(tracer: Tracer, node: Any) -> bool:
     """Whether an operand comes from parameters alone."""
     if not isinstance(node, fx.Node):
         return False
-    if node.op == "get_attr":
-        return True
-    return (
-        node.op == "call_function"
-        and bool(node.all_input_nodes)
-        and all(_is_weight(operand) for operand in node.all_input_nodes)
-    )
+    known = tracer.weights
+    waiting = [node]
+    while waiting:  # not by recursion: a network is deeper than Python's stack
+        at = waiting[-1]
+        operands = at.all_input_nodes if at.op == "call_function" else []
+        if at in known:
+            waiting.pop()
+        elif any(known.get(operand) is False for operand in operands):
+            known[at] = False
+        elif unknown := [operand for operand in operands if operand not in known]:
+            waiting.append(unknown[0])
+        else:
+            known[at] = at.op == "get_attr" or bool(operands)
+    return known[node]
