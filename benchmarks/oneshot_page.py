@@ -35,8 +35,9 @@ def page(rows: Sequence[Row]) -> str:
         "Torch-Pruning 1.6.1. Its Hessian importance keeps the gradient of one image alone "
         "(a fault of that release; `benchmarks/torch_pruning_side.py` says which).\n",
         f"**Quick run: {bench.QUICK_IMAGES} images, a part of the test images.**\n" * quick,
-        f"{measured} of {expected} cells measured, on {where['cpu']}, {where['threads']} thread(s), "
-        f"torch {where['torch']}: {hours:.1f} hours. Reproduce: `python -m benchmarks oneshot"
+        f"{measured} of {expected} cells measured, on {where['cpu']}, {where['threads']} "
+        f"thread(s), torch {where['torch']}: {hours:.1f} hours. Reproduce: `python -m benchmarks "
+        "oneshot"
         f"{' --quick' if quick else ''}`.\n",
         "## Secateur beside the best of Torch-Pruning\n",
         "Test accuracy in percent, means over the seeds that are there; the difference is paired "

@@ -75,6 +75,7 @@ def convolutional() -> dict[str, Any]:
             ),
         ],
         "timeline": _iterative_timeline(),
+        "choice": _choice(),
         "uncounted": [],
         "cost": {
             "trace": 4.2, "score": 31.0, "apply": 0.84, "verify": 6.1, "recalibrate": 12.5,
@@ -188,7 +189,8 @@ def bare() -> dict[str, Any]:
         "model": "net.py:Net", "data": None, "before": dict(side), "after": dict(side),
         "speedup": None, "metric": None, "higher_is_better": None, "verification": None,
         "parity": None, "surgery": None, "notes": None, "groups": None, "layers": None,
-        "frozen": None, "timeline": None, "uncounted": None, "cost": None, "environment": None,
+        "frozen": None, "timeline": None, "choice": None, "uncounted": None, "cost": None,
+        "environment": None,
         "recipe": None, "target": None, "reached": None,
     }  # fmt: skip
 
@@ -254,6 +256,30 @@ def _step(
     return {
         "step": step, "kind": kind, "at": began + took, "seconds": took,
         "metric": metric, "loss": loss, "flops": flops, "params": params,
+    }  # fmt: skip
+
+
+def _choice() -> dict[str, Any]:
+    """Three trials of which the third was taken, and what is said of two groups."""
+    return {
+        "criterion": "obs",
+        "scope": "knapsack",
+        "left": 0.499,
+        "trials": [
+            {"name": "knapsack", "loss": 0.0812, "seconds": 4.1, "widths": {}},
+            {"name": "uniform", "loss": 0.0954, "seconds": 4.0, "widths": {}},
+            {"name": "weights", "loss": 0.0703, "seconds": 4.2, "widths": {}},
+        ],
+        "taken": 2,
+        "curves": [
+            {"group": f"layer{i}.0.conv1", "units": 64, "removed": 32, "loss": 0.004 * i,
+             "levels": [0, 16, 32, 48, 64], "losses": [0, 0.001 * i, 0.004 * i, 0.02 * i, 0.3 * i]}
+            for i in (1, 2)
+        ],
+        "front": [{"left": 0.9, "loss": 0.001}, {"left": 0.5, "loss": 0.02},
+                  {"left": 0.2, "loss": 0.3}],
+        "solved": [{"layer": f"layer{i}.0.conv2", "before": 0.2 / i, "after": 0.01 / i}
+                   for i in range(1, 15)],
     }  # fmt: skip
 
 

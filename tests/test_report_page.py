@@ -126,6 +126,17 @@ def test_a_stage_is_shaded_where_its_epochs_are_not():
     assert shares == [("p-other", 0.25), ("p-prune", 0.25), ("p-tune", 0.5)]
 
 
+def test_the_choice_of_widths_is_told():
+    text = Outline(render(documents.convolutional())).text
+    assert "weights, taken" in text and "knapsack, taken" not in text
+    assert "64 → 32" in text
+    assert "12 layers that lost most; 2 more were solved" in text
+    assert "20.0 % 1.0 %" in " ".join(text.split())
+    bare = documents.convolutional()
+    del bare["choice"]
+    assert "How widths were chosen was not recorded" in Outline(render(bare)).text
+
+
 def test_frozen_entries_are_grouped_by_reason():
     text = Outline(render(documents.transformer())).text
     assert text.count("The budget asked to leave the residual stream whole") == 1

@@ -10,7 +10,7 @@ from secateur.reports import numbers
 from secateur.reports.markup import Markup, join, tag
 from secateur.reports.plotting import Scale, drawing, label, line, rect, ticks
 from secateur.reports.reading import Document, listing, mapping
-from secateur.reports.sections import grid, muted
+from secateur.reports.sections import grid, muted, scrolled
 
 SHOWN = 12  # layers in the table of what compensation brought; all groups have a curve
 
@@ -45,7 +45,7 @@ def _trials(trials: Sequence[Any], taken: Any) -> list[Markup]:
     return [
         tag("h3", None, "Trials"),
         tag("p", None, text),
-        grid("Trials of widths", ["Trial", "Widths from", "Loss", "Time"], rows),
+        _table("Trials of widths", ["Trial", "Widths from", "Loss", "Time"], rows),
     ]
 
 
@@ -70,7 +70,7 @@ def _curves(curves: Sequence[Any], criterion: str) -> list[Markup]:
     return [
         tag("h3", None, "Every level of every group"),
         tag("p", None, text),
-        grid("Losses of the levels of all groups", heads, rows),
+        _table("Losses of the levels of all groups", heads, rows),
     ]
 
 
@@ -111,7 +111,7 @@ def _front(points: Sequence[Any], taken: Any) -> list[Markup]:
         tag("h3", None, "Other budgets"),
         tag("p", None, text, tag("code", None, "secateur solve RUN --front"), "."),
         tag("figure", None, *charts),
-        grid("Loss by what is left", ["Left", "Expected loss"], rows),
+        _table("Loss by what is left", ["Left", "Expected loss"], rows),
     ]
 
 
@@ -162,7 +162,11 @@ def _solved(solved: Sequence[Any]) -> list[Markup]:
         text += f" The {len(worst)} layers that lost most; {more} more were solved."
     heads = ["Layer", "Wrong before", "Wrong after"]
     return [tag("h3", None, "What compensation brought"), tag("p", None, text),
-            grid("Errors of layers", heads, rows)]  # fmt: skip
+            _table("Errors of layers", heads, rows)]  # fmt: skip
+
+
+def _table(name: str, heads: list[str], rows: list[list[object]]) -> Markup:
+    return scrolled(grid(name, heads, rows), name)
 
 
 def _loss(value: Any) -> str:
