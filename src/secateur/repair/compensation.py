@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from secateur.errors import InputError
-from secateur.repair.moments import DAMPINGS, best, joined, moments, ridge
+from secateur.repair.moments import DAMPINGS, Moments, best, joined, moments, ridge
 from secateur.repair.readers import Reader, drawn, matrices, readers, weight_of
 from secateur.repair.streaming import Side, walk
 from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size
@@ -55,6 +55,19 @@ class Compensation:
     wanted: tuple[tuple[Tensor, ...], ...]
 
 
+class Cut(Protocol):
+    """What becomes of single weights of a layer; see ``sparsifying``.
+
+    solves: whether the layer is solved anew, bias and all; its old weights are cut otherwise.
+    """
+
+    @property
+    def solves(self) -> bool: ...
+    def of(self, reader: Reader, weight: Tensor, at: Moments, shape: Sequence[int]) -> Tensor:
+        """The map [outputs, inputs] with zeros; at: the moments of what it reads."""
+        ...
+
+
 def compensate(
     model: nn.Module,
     structure: Structure,
@@ -62,12 +75,14 @@ def compensate(
     batches: Sequence[ExampleInputs],
     seed: int = 0,
     held: Sequence[ExampleInputs] = (),
+    cut: Cut | None = None,
 ) -> Compensation:
     """Tensors for the dense model with which the pruned one answers best.
 
     batches: calibration inputs without targets. held: inputs that are answered, and from which
-    nothing is learnt. What left is zero in the tensors of the layers
-    that were solved; all others, and all biases and statistics, are whole.
+    nothing is learnt. cut: what single weights of each layer become, once its inputs are known.
+    What left is zero in the tensors of the layers that were solved; all others, and all biases
+    and statistics, are whole.
     Errors: InputError without batches, for a part of a model, and for batches of another size
     than the model was captured with where it takes no other.
     """
@@ -89,7 +104,7 @@ def compensate(
     own = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
     dense = Side(structure, {}, own, every)
     pruned = Side(structure, remove, own, every)
-    solver = _Solver(structure, structure.kept(remove), dense, pruned, seed, len(batches))
+    solver = _Solver(structure, structure.kept(remove), dense, pruned, seed, len(batches), cut)
     wanted, answers = walk(structure, [dense, pruned], solver.before)
     return Compensation(
         solver.changed, tuple(solver.solved), tuple(map(tuple, answers)), tuple(map(tuple, wanted))
@@ -99,10 +114,10 @@ def compensate(
 class _Solver:
     def __init__(
         self, structure: Structure, kept: Mapping[tuple[str, int], np.ndarray], dense: Side,
-        pruned: Side, seed: int, batches: int,
+        pruned: Side, seed: int, batches: int, cut: Cut | None,
     ) -> None:  # fmt: skip
         self.structure, self.kept = structure, kept
-        self.dense, self.pruned, self.batches = dense, pruned, batches
+        self.dense, self.pruned, self.batches, self.cut = dense, pruned, batches, cut
         self.readers = {reader.node: reader for reader in readers(structure)}
         self.norms = _own_norms(structure)
         self.generator = torch.Generator().manual_seed(seed)
@@ -132,7 +147,7 @@ class _Solver:
 
     def _solve(self, reader: Reader) -> None:
         given, right = self._seen(self.pruned, reader.x), self._seen(self.dense, reader.x)
-        if all(map(torch.equal, given, right)):
+        if self.cut is None and all(map(torch.equal, given, right)):
             return
         shape = self.structure.shapes[reader.weight]
         weight = self.pruned.tensors[reader.weight]
@@ -152,6 +167,8 @@ class _Solver:
                 damping = best(maps[group], at, rest, alive)
                 at = joined(at, rest, fit / (fit + held))
             new = ridge(maps[group], at, alive, damping)
+            if self.cut is not None:
+                new = self.cut.of(reader, new if self.cut.solves else maps[group], at, shape)
             plain = torch.zeros_like(new).index_copy(1, alive, maps[group][:, alive])
             lost, left = lost + at.error(plain), left + at.error(new)
             used += at.tt
@@ -161,7 +178,7 @@ class _Solver:
             Solved(reader.weight, lost / max(used, 1e-30), left / max(used, 1e-30), damping)
         )
         self._write(reader.weight, weight_of(reader, torch.stack(found), weight))
-        if reader.bias:
+        if reader.bias and (self.cut is None or self.cut.solves):
             self._write(reader.bias, torch.cat(shifts))
 
     def _norm_after(self, node: fx.Node) -> fx.Node | None:

@@ -1,0 +1,131 @@
+"""Which single weights of a linear map leave, and what the others become.
+
+The same problem as in ``removal``, with a set of columns of its own for every row. The greedy order
+over all weights of a row would need an inverse for each row; taken from the first column to the
+last instead, all rows share one factor of the inverse (SparseGPT, Frantar and Alistarh, 2023).
+Without the update it is Wanda (Sun et al., 2024), and with equal inputs magnitude.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.errors import InputError
+from secateur.repair.removal import inverted
+
+METHODS = ("obs", "wanda", "magnitude")
+BLOCK = 128  # columns whose weights are ranked together, and whose update is written at once
+DAMPING = 1e-2  # of the mean of the diagonal
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """How many weights stay: a share of all, or ``kept`` of every ``of`` neighbouring inputs.
+
+    Raises InputError for a share out of [0, 1), and for more kept than there are.
+    """
+
+    share: float = 0.5
+    kept: int = 0
+    of: int = 0
+
+    def __post_init__(self) -> None:
+        if self.of and not 0 < self.kept < self.of:
+            raise InputError(f"{self.kept} of {self.of} weights cannot stay; give e.g. 2 of 4")
+        if not self.of and not 0 <= self.share < 1:
+            raise InputError(f"the share that stays is {self.share}; give 0 to below 1")
+
+    def fits(self, inputs: int) -> bool:
+        """Whether a row of so many inputs can be cut by it."""
+        return inputs % self.of == 0 if self.of else inputs > 1
+
+
+def sparse(weight: Tensor, moment: Tensor, pattern: Pattern, method: str = "obs") -> Tensor:
+    """The map [outputs, inputs] with the weights that stay, solved anew with ``obs``.
+
+    moment: [inputs, inputs], the second moment of the inputs. Unstructured magnitude ranks all
+    weights of the layer together, ``wanda`` those of each row, as published; ``obs`` those of
+    blocks of 128 inputs.
+    Errors: InputError for an unknown method, or inputs that the pattern does not divide.
+    """
+    if method not in METHODS:
+        raise InputError(f"no method is called {method!r}; known are {', '.join(METHODS)}")
+    if not pattern.fits(weight.shape[1]):
+        raise InputError(
+            f"{weight.shape[1]} inputs are not a multiple of {pattern.of}; leave this layer whole"
+        )
+    weight = weight.double()
+    if method == "obs":
+        return _solved(weight, moment.double(), pattern)
+    size = weight.abs()
+    if method == "wanda":
+        size = size * moment.diagonal().double().clamp_min(0).sqrt()
+    if pattern.of:
+        keep = _n_of_m(size, pattern)
+    elif method == "wanda":
+        keep = _largest(size, pattern.share)
+    else:
+        keep = _largest(size.reshape(1, -1), pattern.share).reshape(size.shape)
+    return torch.where(keep, weight, 0.0)
+
+
+def _largest(size: Tensor, share: float) -> Tensor:
+    """bool: the share of the largest in each row; of equal ones the first."""
+    count = size.shape[1] - round((1 - share) * size.shape[1])
+    order = size.argsort(dim=1, descending=True, stable=True)
+    keep = torch.zeros_like(size, dtype=torch.bool)
+    return keep.scatter_(1, order[:, :count], True)
+
+
+def _n_of_m(size: Tensor, pattern: Pattern) -> Tensor:
+    groups = size.unflatten(1, (-1, pattern.of))
+    order = groups.argsort(dim=2, descending=True, stable=True)
+    keep = torch.zeros_like(groups, dtype=torch.bool)
+    return keep.scatter_(2, order[:, :, : pattern.kept], True).flatten(1)
+
+
+def _solved(weight: Tensor, moment: Tensor, pattern: Pattern) -> Tensor:
+    """From the first input to the last: what left is made up for by the inputs behind it."""
+    moment = (moment + moment.T) / 2
+    diagonal = moment.diagonal()
+    dead = diagonal <= 0
+    mean = float(diagonal[~dead].mean()) if not bool(dead.all()) else 1.0
+    damped = moment + torch.diag(torch.where(dead, mean, DAMPING * mean))
+    weight = torch.where(dead, 0.0, weight)
+    inverse = torch.from_numpy(inverted(damped.numpy()))
+    factor = torch.linalg.cholesky(inverse, upper=True)
+    scale = factor.diagonal()
+    width = weight.shape[1]
+    block = BLOCK if not pattern.of else max(pattern.of, BLOCK // pattern.of * pattern.of)
+    for start in range(0, width, block):
+        end = min(start + block, width)
+        left = weight[:, start:end].clone()
+        errors = torch.zeros_like(left)
+        keep = torch.ones_like(left, dtype=torch.bool)
+        if not pattern.of:
+            size = (left / scale[start:end]).square()
+            keep = _largest(size.reshape(1, -1), pattern.share).reshape(size.shape)
+        for j in range(end - start):
+            if pattern.of and j % pattern.of == 0:
+                stop = j + pattern.of
+                size = (left[:, j:stop] / scale[start + j : start + stop]).square()
+                keep[:, j:stop] = _n_of_m(size, pattern)
+            error = torch.where(keep[:, j], 0.0, left[:, j]) / scale[start + j]
+            left[:, j:] -= torch.outer(error, factor[start + j, start + j : end])
+            left[:, j] = torch.where(keep[:, j], left[:, j], 0.0)
+            errors[:, j] = error
+        weight[:, start:end] = left
+        weight[:, end:] -= errors @ factor[start:end, end:]
+    return weight
+
+
+def by_place(inputs: int, places: int) -> np.ndarray:
+    """Columns ordered so that neighbours are channels at one place of the kernel.
+
+    A map's inputs are channels times places; n of m weights are counted along channels.
+    """
+    return np.arange(inputs).reshape(-1, places).T.reshape(-1)

@@ -1,0 +1,94 @@
+"""Single weights leave a whole network: layer after layer, each on what the ones before it give.
+
+Nothing becomes smaller: the weights are zero, in the shapes of the dense model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import InputError
+from secateur.repair.compensation import Compensation, compensate
+from secateur.repair.moments import Moments
+from secateur.repair.readers import Reader, readers
+from secateur.repair.sparse import METHODS, Pattern, by_place, sparse
+from secateur.structure.inputs import ExampleInputs
+from secateur.structure.structure import Structure
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """What was done: tensors for the dense model, share of zeros by weight, and what stayed whole.
+
+    whole: weight -> why.
+    """
+
+    compensation: Compensation
+    zeros: dict[str, float]
+    whole: dict[str, str]
+
+
+@dataclass(eq=False)
+class _SparseCut:
+    """Cuts each map by a pattern; ``whole`` collects those that it does not fit."""
+
+    pattern: Pattern
+    method: str
+    leave: Collection[str]
+    whole: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def solves(self) -> bool:
+        """Only the update of ``obs`` changes weights that stay."""
+        return self.method == "obs"
+
+    def of(self, reader: Reader, weight: Tensor, at: Moments, shape: Sequence[int]) -> Tensor:
+        """Neighbours are input channels, at one place of a kernel."""
+        places = int(np.prod(shape[2:])) if reader.slides is not None else 1
+        channels = weight.shape[1] // places
+        if reader.weight in self.leave:
+            return weight
+        if not self.pattern.fits(channels if self.pattern.of else weight.shape[1]):
+            self.whole[reader.weight] = f"its {channels} inputs do not fit the pattern"
+            return weight
+        order = torch.from_numpy(by_place(weight.shape[1], places))
+        moment = at.xx + torch.outer(at.mean_x, at.mean_x) if not self.solves else at.xx
+        new = sparse(weight[:, order], moment[order][:, order], self.pattern, self.method)
+        return torch.zeros_like(new).index_copy(1, order, new)
+
+
+def sparsify(
+    model: nn.Module,
+    structure: Structure,
+    batches: Sequence[ExampleInputs],
+    pattern: Pattern | None = None,
+    method: str = "obs",
+    leave: Collection[str] = (),
+    seed: int = 0,
+) -> Sparsity:
+    """Zero weights of every linear layer and convolution, and solve what stays.
+
+    batches: calibration inputs without targets. pattern: half of all weights by default. method:
+    ``obs``, ``wanda`` or ``magnitude``; batch norms take their statistics anew with each. leave:
+    names of weights that stay whole; layers whose inputs the pattern does not divide do so too.
+    Errors: InputError as ``compensate``, for an unknown method, and for names that are no layer's.
+    """
+    if method not in METHODS:
+        raise InputError(f"no method is called {method!r}; known are {', '.join(METHODS)}")
+    known = {reader.weight for reader in readers(structure)}
+    strange = sorted(set(leave) - known)
+    if strange:
+        raise InputError(f"{strange[0]!r} is not the weight of a layer that could be cut")
+    cut = _SparseCut(pattern or Pattern(), method, frozenset(leave))
+    found = compensate(model, structure, {}, batches, seed, cut=cut)
+    zeros = {
+        name: float((tensor == 0).double().mean())
+        for name, tensor in found.tensors.items()
+        if name in known
+    }
+    return Sparsity(found, zeros, cut.whole)

@@ -1,0 +1,163 @@
+"""Sparse maps: patterns hold, updates are least squares, methods coincide where they must."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import secateur as sc
+from oracle import call, leaves, randomise
+from secateur.repair.readers import readers
+from secateur.repair.sparse import METHODS, Pattern, by_place, sparse
+from secateur.repair.sparsifying import sparsify
+from secateur.surgery.embedding import with_tensors
+from secateur.surgery.tensors import named_tensors
+from zoo import ZOO
+
+HALF, TWO_OF_FOUR = Pattern(0.5), Pattern(kept=2, of=4)
+
+
+def drawn(seed: int, outputs: int, inputs: int) -> tuple[Tensor, Tensor]:
+    """A map, and correlated inputs [inputs, samples]."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(inputs, inputs, generator=generator, dtype=torch.float64)
+    x = (torch.eye(inputs, dtype=torch.float64) + 0.7 * mixing / inputs**0.5) @ torch.randn(
+        inputs, 400, generator=generator, dtype=torch.float64
+    )
+    return torch.randn(outputs, inputs, generator=generator, dtype=torch.float64), x
+
+
+def error(weight: Tensor, new: Tensor, x: Tensor) -> float:
+    return float(((weight - new) @ x).square().sum() / (weight @ x).square().sum())
+
+
+@given(
+    seed=st.integers(0, 99),
+    outputs=st.integers(1, 6),
+    inputs=st.sampled_from([4, 12, 140, 300]),
+    method=st.sampled_from(METHODS),
+)
+def test_patterns_hold(seed, outputs, inputs, method):
+    weight, x = drawn(seed, outputs, inputs)
+    moment = x @ x.T / x.shape[1]
+    half = sparse(weight, moment, HALF, method)
+    assert abs(int((half != 0).sum()) - outputs * inputs / 2) <= 3 * outputs
+    four = sparse(weight, moment, TWO_OF_FOUR, method)
+    assert ((four.unflatten(1, (-1, 4)) != 0).sum(2) <= 2).all()
+    assert (four != 0).sum() == outputs * inputs // 2
+
+
+@pytest.mark.parametrize("pattern", [HALF, TWO_OF_FOUR, Pattern(0.3), Pattern(kept=1, of=4)])
+def test_the_order_of_the_methods(pattern):
+    """On average over maps with correlated inputs; each single one is allowed to differ."""
+    lost = {method: [] for method in METHODS}
+    for seed in range(12):
+        weight, x = drawn(seed, 16, 64)
+        x = x * torch.rand(64, 1, generator=torch.Generator().manual_seed(seed)).exp() ** 2
+        for method in METHODS:
+            lost[method].append(error(weight, sparse(weight, x @ x.T / 400, pattern, method), x))
+    means = [float(np.mean(lost[method])) for method in METHODS]
+    assert means[0] < means[1] < means[2]
+
+
+def test_beside_the_best_weights_on_the_same_pattern():
+    """Going through the inputs once costs little beside least squares on what stayed."""
+    weight, x = drawn(0, 8, 32)
+    new = sparse(weight, x @ x.T / 400, HALF)
+    best = torch.zeros_like(new)
+    for row in range(8):
+        kept = new[row].nonzero()[:, 0]
+        answer = torch.linalg.lstsq(x[kept].T, (weight[row] @ x)[:, None]).solution
+        best[row, kept] = answer[:, 0]
+    assert error(weight, best, x) <= error(weight, new, x) <= 1.35 * error(weight, best, x)
+
+
+def test_orthogonal_inputs_are_wanda_and_equal_ones_magnitude():
+    weight, _ = drawn(1, 5, 16)
+    scales = torch.rand(16, dtype=torch.float64) + 0.1
+    diagonal = torch.diag(scales)
+    for pattern in (TWO_OF_FOUR,):
+        obs, wanda = (sparse(weight, diagonal, pattern, m) for m in ("obs", "wanda"))
+        # the damping adds the same to all scales, which may turn a close pair round
+        assert float(((obs != 0) == (wanda != 0)).double().mean()) > 0.95
+        same = torch.eye(16, dtype=torch.float64)
+        assert torch.equal(
+            sparse(weight, same, pattern, "obs"), sparse(weight, same, pattern, "magnitude")
+        )
+        assert torch.equal(
+            sparse(weight, same, pattern, "wanda"), sparse(weight, same, pattern, "magnitude")
+        )
+
+
+def test_dead_inputs_leave_for_nothing():
+    weight, x = drawn(2, 4, 8)
+    x[[1, 5]] = 0
+    new = sparse(weight, x @ x.T / 400, Pattern(0.75))
+    assert (new[:, [1, 5]] == 0).all()
+    assert error(weight, new, x) < 1e-3
+
+
+def test_fewer_samples_than_inputs_stay_finite():
+    weight, x = drawn(3, 4, 64)
+    for pattern in (HALF, TWO_OF_FOUR):
+        assert torch.isfinite(sparse(weight, x[:, :3] @ x[:, :3].T / 3, pattern)).all()
+
+
+def test_neighbours_are_channels_at_one_place():
+    assert by_place(6, 3).tolist() == [0, 3, 1, 4, 2, 5]
+    assert by_place(4, 1).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Pattern(1.0), "give 0 to below 1"),
+        (lambda: Pattern(kept=4, of=4), "4 of 4 weights cannot stay"),
+        (lambda: sparse(torch.ones(2, 6), torch.eye(6), TWO_OF_FOUR), "not a multiple of 4"),
+        (lambda: sparse(torch.ones(2, 4), torch.eye(4), HALF, "no"), "known are obs, wanda"),
+    ],
+)
+def test_what_cannot_be_is_said(make, message):
+    with pytest.raises(sc.InputError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("net", ["conv_bn_relu", "transformer", "resnext", "generator"])
+@pytest.mark.parametrize("pattern", [HALF, TWO_OF_FOUR], ids=["half", "two of four"])
+def test_a_whole_network_is_cut(net, pattern):
+    entry = ZOO[net]
+    torch.manual_seed(0)
+    model = randomise(entry.build(), seed=0).float().eval()
+    inputs = [entry.inputs() for _ in range(3)]
+    structure = sc.trace(model, inputs[0])
+    found = sparsify(model, structure, inputs, pattern)
+    own = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
+    changed = dict(found.compensation.tensors)
+    new = with_tensors(copy.deepcopy(model), structure, own | changed)
+    cut = [name for name in found.zeros if name not in found.whole]
+    for name in cut:
+        assert 0.4 <= found.zeros[name] <= 0.75, name
+    assert cut or found.whole
+    for batch, answers in zip(inputs, found.compensation.answers, strict=True):
+        for seen, said in zip(leaves(call(new, batch)), answers, strict=True):
+            assert float((seen - said).abs().max()) <= 1e-3 * float(said.abs().max())
+
+
+def test_what_is_left_out_stays_bit_for_bit():
+    entry = ZOO["conv_bn_relu"]
+    torch.manual_seed(0)
+    model = entry.build().eval()
+    x = entry.inputs()
+    structure = sc.trace(model, x)
+    names = [reader.weight for reader in readers(structure)]
+    found = sparsify(model, structure, [x], method="magnitude", leave=names[:1])
+    first = found.compensation.tensors[names[0]]
+    assert torch.equal(first, dict(model.named_parameters())[names[0]].detach())
+    with pytest.raises(sc.InputError, match="'nil' is not the weight of a layer"):
+        sparsify(model, structure, [x], leave=["nil"])
