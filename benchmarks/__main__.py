@@ -20,6 +20,7 @@ BENCHMARKS = {
     "speed": ("speed", "speed", "speed.md"),
     "fashion_mnist": ("fashion_mnist", "fashion_mnist_page", "fashion-mnist.md"),
     "oneshot": ("oneshot", "oneshot_page", "oneshot.md"),
+    "sparse_weights": ("sparse_weights", "sparse_weights", "sparse-weights.md"),
     "depth": ("depth", "depth", "depth.md"),
     "zoo_peer": ("zoo_peer", "zoo_peer_page", "zoo-peer.md"),
 }

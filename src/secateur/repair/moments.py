@@ -70,7 +70,11 @@ def ridge(weight: Tensor, at: Moments, kept: Tensor, damping: float) -> Tensor:
     start = weight[:, kept]
     missing = at.tx[:, kept] - start @ block
     damped = block + damping * scale * torch.eye(len(kept), dtype=block.dtype)
-    change = torch.linalg.solve(damped, missing.T).T
+    factor, failed = torch.linalg.cholesky_ex(damped)
+    if bool(failed):  # rounding made it indefinite
+        change = torch.linalg.lstsq(damped, missing.T).solution.T
+    else:
+        change = torch.cholesky_solve(missing.T, factor).T
     return torch.zeros_like(weight).index_copy(1, kept, start + change)
 
 

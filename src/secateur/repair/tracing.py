@@ -39,6 +39,7 @@ aten = torch.ops.aten
 SAMPLES_PER_INPUT, LEAST_SAMPLES = 32, 8192
 FULL_GRADIENTS = 1024  # outputs of a layer up to which gradients keep their correlations
 STEPS = 64  # in how many a group is emptied
+FEWER_STEPS, MANY_INPUTS = 32, 2048  # where a layer that reads it has more inputs than this
 MEMORY = 2 * 2**30  # bytes of moments held in one pass
 
 
@@ -225,7 +226,9 @@ class _Record:
         if derivative is not None and derivative.draws:
             extra = 0.5 * derivative.squares / max(self.samples, 1)
         first = np.asarray(self.removed.get(group.name, ()), np.int64)
-        return trace(parts, max(1, group.size // STEPS), extra=extra, first=first)
+        widest = max((len(part.hessian) for part in parts), default=0)
+        steps = STEPS if widest <= MANY_INPUTS else FEWER_STEPS
+        return trace(parts, max(1, group.size // steps), extra=extra, first=first)
 
     def _consumers(self, reader: Reader, index: np.ndarray) -> list[Consumer]:
         sums = self.sums[reader]
