@@ -80,7 +80,8 @@ def inverted(matrix: np.ndarray) -> np.ndarray:
     is not.
     """
     raised = 0.0
-    scale = float(np.diagonal(matrix).mean()) if len(matrix) else 1.0
+    scale = float(np.abs(np.diagonal(matrix)).mean()) if len(matrix) else 1.0
+    scale = scale or 1.0
     while True:
         try:
             factor = linalg.cholesky(matrix + raised * np.eye(len(matrix)), lower=True)
@@ -205,16 +206,19 @@ class _State:
     def remove(self, chosen: np.ndarray) -> float:
         """Let units go; returns their cost together."""
         gone = self.columns[chosen].reshape(-1)
-        block = self.inverse[np.ix_(gone, gone)]
-        cost = float(np.trace(linalg.solve(block, self.gram[np.ix_(gone, gone)])))
-        spread = linalg.solve(block, self.inverse[gone])
-        cross = spread.T @ self.gram[gone]
-        corner = spread.T @ self.gram[np.ix_(gone, gone)] @ spread
-        self.gram = self.gram - cross - cross.T + corner
-        self.inverse = self.inverse - self.inverse[:, gone] @ spread
-        for matrix in (self.gram, self.inverse):
-            matrix[gone], matrix[:, gone] = 0.0, 0.0
-        self.columns = np.delete(self.columns, chosen, axis=0)
+        stays = np.ones(len(self.inverse), bool)
+        stays[gone] = False
+        block, corner = self.inverse[np.ix_(gone, gone)], self.gram[np.ix_(gone, gone)]
+        cost = float(np.trace(linalg.solve(block, corner)))
+        spread = linalg.solve(block, self.inverse[np.ix_(gone, stays)])
+        half = self.gram[np.ix_(gone, stays)] - 0.5 * corner @ spread
+        self.inverse = self.inverse[np.ix_(stays, stays)]
+        self.inverse -= spread.T @ (block @ spread)
+        self.gram = self.gram[np.ix_(stays, stays)]
+        change = spread.T @ half
+        self.gram -= change
+        self.gram -= change.T
+        self.columns = (np.cumsum(stays) - 1)[np.delete(self.columns, chosen, axis=0)]
         return cost
 
 

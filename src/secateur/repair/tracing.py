@@ -38,6 +38,7 @@ from secateur.surgery.tensors import named_tensors
 aten = torch.ops.aten
 SAMPLES_PER_INPUT, LEAST_SAMPLES = 32, 8192
 FULL_GRADIENTS = 1024  # outputs of a layer up to which gradients keep their correlations
+ROUNDING = 1e-6  # of the second moment; below it a variance says nothing
 STEPS = 64  # in how many a group is emptied
 FEWER_STEPS, MANY_INPUTS = 32, 2048  # where a layer that reads it has more inputs than this
 MEMORY = 2 * 2**30  # bytes of moments held in one pass
@@ -210,9 +211,9 @@ class _Record:
 
     def _take_gradient(self, reader: Reader, gradient: Tensor) -> None:
         sums = self.sums[reader]
-        flat = outputs(reader, gradient).double()
+        flat = outputs(reader, gradient)
         if sums.gradients.dim() == 2:
-            sums.gradients += flat.square().sum(2).cpu()
+            sums.gradients += flat.square().sum(2, dtype=torch.float64).cpu()
         else:
             sums.gradients += (flat @ flat.transpose(1, 2)).cpu()
 
@@ -239,7 +240,7 @@ class _Record:
             moment = sums.inputs[number] / max(sums.count, 1)
             if self.normed[reader]:
                 mean = sums.means[number] / max(sums.count, 1)
-                moment = moment - torch.outer(mean, mean)
+                moment = _centred(moment, mean)
             scaled = self._scaled(reader, weight[number], number).numpy()
             one = consumer(scaled, moment.numpy(), columns(reader, index, shape))
             found.append(one)
@@ -255,10 +256,7 @@ class _Record:
         gradients = self.sums[reader].gradients[number] / (2 * max(self.samples, 1))
         if gradients.dim() == 1:
             return weight * gradients.sqrt()[:, None]
-        matrix = gradients.numpy()
-        size = float(np.diagonal(matrix).mean()) or 1.0
-        factor = linalg.cholesky(matrix + 1e-9 * size * np.eye(len(matrix)), lower=True)
-        return torch.from_numpy(factor.T) @ weight
+        return torch.from_numpy(_root(gradients.numpy()).T) @ weight
 
 
 class _Probe(ZeroedReference):
@@ -306,9 +304,10 @@ class _Probe(ZeroedReference):
         inputs = sums.inputs.shape[1]
         limit = -(-max(LEAST_SAMPLES, SAMPLES_PER_INPUT * inputs) // self.batches)
         with torch.no_grad():
-            flat = self._windows(reader, x, shape, limit).double()
+            flat = self._windows(reader, x, shape, limit)
+            # in the type of the network: rounding is far below the damping
             sums.inputs += (flat @ flat.transpose(1, 2)).cpu()
-            sums.means += flat.sum(2).cpu()
+            sums.means += flat.sum(2, dtype=torch.float64).cpu()
             sums.count += flat.shape[2]
 
     def _windows(self, reader: Reader, x: Tensor, shape: Sequence[int], limit: int) -> Tensor:
@@ -323,6 +322,26 @@ class _Probe(ZeroedReference):
             return flat
         chosen = torch.randperm(flat.shape[2], generator=self.generator)[:limit]
         return flat[:, :, chosen.to(flat.device)]
+
+
+def _centred(moment: Tensor, mean: Tensor) -> Tensor:
+    """About the mean; inputs whose variance is no more than rounding are constant: zero."""
+    centred = moment - torch.outer(mean, mean)
+    still = centred.diagonal() <= ROUNDING * moment.diagonal()
+    centred[still] = 0.0
+    centred[:, still] = 0.0
+    return centred
+
+
+def _root(matrix: np.ndarray) -> np.ndarray:
+    """Lower triangular L with L L^T = matrix, raised on its diagonal as far as rounding asks."""
+    size = float(np.diagonal(matrix).mean()) or 1.0
+    raised = 1e-9
+    while True:
+        try:
+            return linalg.cholesky(matrix + raised * size * np.eye(len(matrix)), lower=True)
+        except linalg.LinAlgError:
+            raised *= 10
 
 
 def _empty(reader: Reader, shape: Sequence[int]) -> _Sums:
