@@ -90,7 +90,8 @@ def page(rows: Sequence[Row]) -> str:
                 s = summarise(found) if found else None
                 if s is not None:
                     means[net, pattern, method] = s.mean
-                texts.append("–" if s is None else f"{s.mean:.2f} ± {s.deviation:.2f}")
+                spread = f" ± {s.deviation:.2f}" if s is not None and s.count > 1 else ""
+                texts.append("–" if s is None else f"{s.mean:.2f}{spread}")
             lines.append([f"{net}, {pattern}", *texts])
     pairs = [(means[n, p, "wanda"], means[n, p, "magnitude"])
              for n, p in product(NETS, PATTERNS) if (n, p, "wanda") in means
@@ -101,6 +102,9 @@ def page(rows: Sequence[Row]) -> str:
         *(__doc__ or "").strip().splitlines()[2:],
         "",
         "**Quick run: few images, a part of the test images.**\n" * quick,
+        f"{sum(r['cell']['method'] != 'dense' for r in rows)} of "
+        f"{3 * len(NETS) * len(PATTERNS) * len(METHODS)} cells measured; a mean without a "
+        "deviation is of one draw.\n",
         f"Measured on {where['cpu']}, {where['threads']} thread(s), torch {where['torch']}. "
         f"Reproduce: `python -m benchmarks sparse_weights{' --quick' if quick else ''}`.\n",
         "Test accuracy in percent, mean and deviation over the draws of images:\n",

@@ -14,7 +14,7 @@ squared derivative of the likelihood along their weights.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -128,7 +128,6 @@ class _Sums:
     inputs: Tensor  # [groups, inputs, inputs]
     means: Tensor  # [groups, inputs]
     gradients: Tensor  # [groups, outputs, outputs], or [groups, outputs] where there are many
-    energy: float = 0.0  # of the answers
     count: int = 0
 
 
@@ -137,8 +136,7 @@ class _Derivative:
     """Of the likelihood along the weights of a group's units, squared: float64 [units]."""
 
     squares: np.ndarray
-    draws: int = 0
-    tensors: dict[str, list[tuple[int, np.ndarray]]] = field(default_factory=dict)
+    tensors: dict[str, list[tuple[int, np.ndarray]]]
 
 
 class _Record:
@@ -163,7 +161,7 @@ class _Record:
             self.readers[group.name] = pairs
             tensors = _watched(group, {reader.weight for reader, _ in pairs})
             if tensors:
-                self.derivatives[group.name] = _Derivative(np.zeros(group.size), 0, tensors)
+                self.derivatives[group.name] = _Derivative(np.zeros(group.size), tensors)
         self.sums = {
             reader: _empty(reader, structure.shapes[reader.weight])
             for pairs in self.readers.values()
@@ -224,7 +222,7 @@ class _Record:
             parts += self._consumers(reader, index)
         extra = np.zeros(group.size)
         derivative = self.derivatives.get(group.name)
-        if derivative is not None and derivative.draws:
+        if derivative is not None:
             extra = 0.5 * derivative.squares / max(self.samples, 1)
         first = np.asarray(self.removed.get(group.name, ()), np.int64)
         widest = max((len(part.hessian) for part in parts), default=0)
@@ -387,4 +385,3 @@ def _take_slopes(derivative: _Derivative, slopes: Mapping[str, Tensor]) -> None:
             by_layer[layer] = by_layer.get(layer, 0.0) + along[index].sum(1)
     if by_layer:
         derivative.squares += np.mean(list(by_layer.values()), axis=0) ** 2
-        derivative.draws += 1

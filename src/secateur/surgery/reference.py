@@ -144,7 +144,8 @@ class ZeroedReference(fx.Interpreter):
     def _without_empty_quotients(self, tensor: torch.Tensor, value: Value) -> torch.Tensor:
         """What was divided by zero where an index left is nothing: no survivor reads it."""
         if not tensor.is_floating_point() or math.isfinite(float(tensor.detach().sum())):
-            return tensor  # a sum that runs over is looked at once more below, and left alone
+            return tensor
+        # A sum that only runs over comes here as well: no element of it is changed.
         for dim, ids in enumerate(value):
             lost = self.gone[np.abs(ids)]
             if lost.any() and len(ids) == tensor.shape[dim]:
