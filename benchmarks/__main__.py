@@ -20,10 +20,13 @@ BENCHMARKS = {
     "speed": ("speed", "speed", "speed.md"),
     "fashion_mnist": ("fashion_mnist", "fashion_mnist_page", "fashion-mnist.md"),
     "oneshot": ("oneshot", "oneshot_page", "oneshot.md"),
+    "trained": ("trained", "trained_page", "trained.md"),
     "sparse_weights": ("sparse_weights", "sparse_weights", "sparse-weights.md"),
     "depth": ("depth", "depth", "depth.md"),
     "zoo_peer": ("zoo_peer", "zoo_peer_page", "zoo-peer.md"),
 }
+
+WITH_NETS = ("fashion_mnist", "oneshot", "trained")
 
 
 def main() -> None:
@@ -37,7 +40,7 @@ def main() -> None:
     parser.add_argument("--pages", action="store_true", help="only write the pages")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
     parser.add_argument(
-        "--nets", nargs="+", default=[], help="of fashion_mnist, oneshot: only these nets"
+        "--nets", nargs="+", default=[], help=f"of {', '.join(WITH_NETS)}: only these nets"
     )
     parser.add_argument(
         "--models", nargs="+", default=[], help="of zoo_peer: only these, source:name with * and ?"
@@ -46,8 +49,8 @@ def main() -> None:
     unknown = sorted(set(options.names) - set(BENCHMARKS))
     if unknown:
         parser.error(f"no benchmark is called {', '.join(unknown)}; known: {', '.join(BENCHMARKS)}")
-    if options.nets and options.names not in (["fashion_mnist"], ["oneshot"]):
-        parser.error("--nets belongs to fashion_mnist or oneshot: name one of them and no other")
+    if options.nets and options.names not in [[name] for name in WITH_NETS]:
+        parser.error(f"--nets belongs to one of {', '.join(WITH_NETS)}: name it and no other")
     if options.models and options.names != ["zoo_peer"]:
         parser.error("--models belongs to zoo_peer alone: name that benchmark and no other")
     torch.set_num_threads(options.threads)

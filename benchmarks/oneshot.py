@@ -3,9 +3,9 @@
 Every contestant prunes the same dense net (examples/weights) to the same share of its FLOPs, with
 the same 1,024 training images at hand, and has its batch norms recalibrated on them. Nobody trains
 afterwards. Secateur runs as ``secateur.compress(..., epochs=0)`` does by default; its own parts are
-taken away one by one below. Torch-Pruning is told by hand what its examples tell it; where its
-importance reads gradients it gets the labels of the images as well, which Secateur does not read.
-The test images are looked at for this page alone.
+taken away one by one below, for the first seed. Torch-Pruning is told by hand what its examples
+tell it; where its importance reads gradients it gets the labels of the images as well, which
+Secateur does not read. The test images are looked at for this page alone.
 """
 
 from __future__ import annotations
@@ -62,13 +62,17 @@ THEIRS = tuple(
     Contestant("Torch-Pruning", f"{criterion}, {scope}")
     for criterion, scope in product(("l2", "taylor", "hessian"), ("global", "isomorphic"))
 )
-CONTESTANTS = (DEFAULT, *THEIRS, NO_TRIALS, UNIFORM, L2_COMPENSATED, L2_UNIFORM, RANDOM)
+MAIN = (DEFAULT, *THEIRS, L2_UNIFORM, RANDOM)
+PARTS = (NO_TRIALS, UNIFORM, L2_COMPENSATED)  # what each part is worth: one seed, at the end
+CONTESTANTS = (*MAIN, *PARTS)
 
 
 def cells(seeds: int, quick: bool, nets: Sequence[str]) -> list[tuple[str, float, int, Any, Row]]:
     """All (net, budget, seed, contestant) with the mapping that names each in the ledger."""
     result = []
-    for seed, budget, net, who in product(range(seeds), BUDGETS, nets or NETS, CONTESTANTS):
+    main = product(range(seeds), BUDGETS, nets or NETS, MAIN)
+    parts = product(range(1), BUDGETS, nets or NETS, PARTS)
+    for seed, budget, net, who in (*main, *parts):
         key = {"net": net, "budget": budget, "seed": seed, "tool": who.tool, "name": who.name,
                **setting(net, who, quick)}  # fmt: skip
         result.append((net, budget, seed, who, key))
@@ -114,16 +118,24 @@ def measure(net: str, budget: float, seed: int, who: Contestant, quick: bool) ->
     """Shares of FLOPs and parameters, and test accuracy, of what a contestant leaves."""
     model = shared.load(net)
     _, test = shared.data(quick)
-    images = calibration(seed, quick)
-    prune = _prune_ours if who.tool == "Secateur" else _prune_theirs
-    pruned = prune(net, model, budget, seed, who, images)
-    if who.tool != "Secateur":  # it does so itself
-        recalibrate(pruned, batches(images, BATCH))
+    pruned = prune(net, model, budget, seed, who, quick)
     return {
         "flops": flops(pruned, shared.image()) / flops(model, shared.image()),
         "params": parameters(pruned) / parameters(model),
         "accuracy": shared.accuracy(pruned, test),
     }
+
+
+def prune(
+    net: str, model: nn.Module, budget: float, seed: int, who: Contestant, quick: bool
+) -> nn.Module:
+    """What a contestant leaves of a dense net, with its batch norms recalibrated."""
+    images = calibration(seed, quick)
+    if who.tool == "Secateur":  # it recalibrates by itself
+        return _prune_ours(net, model, budget, seed, who, images)
+    pruned = _prune_theirs(net, model, budget, seed, who, images)
+    recalibrate(pruned, batches(images, BATCH))
+    return pruned
 
 
 @cache

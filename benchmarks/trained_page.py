@@ -1,0 +1,116 @@
+"""docs/results/trained.md from the ledger's lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks import trained
+from benchmarks.ledger import Row
+from benchmarks.oneshot import DEFAULT, Contestant
+from benchmarks.summary import signed, summarise, table
+from benchmarks.trained import BUDGETS, CONTESTANTS, EPOCHS, LONG_EPOCHS, NETS, SMALL
+
+Values = dict[tuple[str, float, float, str], dict[int, float]]  # accuracy, in percent, by seed
+
+
+def page(rows: Sequence[Row]) -> str:
+    """The page of the full run, or, where there is none, of the quick one, marked as such."""
+    rows = [row for row in rows if _is_current(row)]
+    quick = all(row["cell"]["quick"] for row in rows)
+    rows = [row for row in rows if row["cell"]["quick"] == quick]
+    if not rows:
+        return "# With training, on Fashion-MNIST\n\nNot measured yet.\n"
+    before, after = _values(rows, "before"), _values(rows, "accuracy")
+    where = rows[0]["environment"]
+    hours = sum(row["seconds"] for row in rows) / 3600
+    parts = [
+        "# With training, on Fashion-MNIST\n",
+        *(trained.__doc__ or "").strip().splitlines()[2:],
+        "",
+        "**Quick run: a part of the images.**\n" * quick,
+        f"{len(rows)} of {len(trained.cells(3, quick, ()))} cells measured, on {where['cpu']}, "
+        f"{where['threads']} thread(s), torch {where['torch']}: {hours:.1f} hours. Reproduce: "
+        f"`python -m benchmarks trained{' --quick' if quick else ''}`.\n",
+        "Test accuracy in percent, means and deviations over the seeds that are there.\n",
+    ]
+    for net in NETS:
+        for budget in BUDGETS:
+            section = _section(net, budget, before, after)
+            if section:
+                parts += [f"## {net}, {budget:.0%} of the FLOPs\n", section]
+    parts += ["## Where the lead goes\n", _lead(before, after)]
+    return "\n".join(parts) + "\n"
+
+
+def _is_current(row: Row) -> bool:
+    cell = row["cell"]
+    who = {(c.tool, c.name): c for c in (*CONTESTANTS, SMALL)}.get((cell["tool"], cell["name"]))
+    if who is None or cell["net"] not in NETS:
+        return False
+    now = trained.setting(cell["net"], who, cell["quick"])
+    return all(cell.get(key) == value for key, value in now.items())
+
+
+def _values(rows: Sequence[Row], name: str) -> Values:
+    found: Values = {}
+    for row in rows:
+        cell = row["cell"]
+        key = (cell["net"], cell["budget"], cell["epochs"], _label(cell["tool"], cell["name"]))
+        found.setdefault(key, {})[cell["seed"]] = 100 * row["result"][name]
+    return found
+
+
+def _label(tool: str, name: str) -> str:
+    return name if tool == SMALL.tool else f"{tool}, {name}"
+
+
+def _of(who: Contestant) -> str:
+    return _label(who.tool, who.name)
+
+
+def _section(net: str, budget: float, before: Values, after: Values) -> str:
+    lengths = [*EPOCHS, LONG_EPOCHS]
+    lines = []
+    for who in (*CONTESTANTS, SMALL):
+        columns = [after.get((net, budget, epochs, _of(who)), {}) for epochs in lengths]
+        if not any(columns):
+            continue
+        first = {} if who is SMALL else before.get((net, budget, EPOCHS[0], _of(who)), {})
+        lines.append([_of(who), *(_text(values) for values in (first, *columns))])
+    if not lines:
+        return ""
+    return table(["contestant", "before", *(f"{e:g} epochs" for e in lengths)], lines)
+
+
+def _text(values: dict[int, float]) -> str:
+    if not values:
+        return "–"
+    found = summarise(list(values.values()))
+    return f"{found.mean:.2f}" + (f" ± {found.deviation:.2f}" if found.count > 1 else "")
+
+
+def _lead(before: Values, after: Values) -> str:
+    """Secateur's default less the best other one that was pruned, in pairs by seed."""
+    lines = []
+    for net in NETS:
+        for budget in BUDGETS:
+            gaps = []
+            for values, epochs in [(before, EPOCHS[0]), *((after, e) for e in EPOCHS),
+                                   (after, LONG_EPOCHS)]:  # fmt: skip
+                ours = values.get((net, budget, epochs, _of(DEFAULT)), {})
+                others = [values.get((net, budget, epochs, _of(w)), {}) for w in CONTESTANTS[1:]]
+                seeds = [s for s in ours if all(s in other for other in others)]
+                if not seeds:
+                    gaps.append("–")
+                    continue
+                gap = summarise([ours[s] - max(other[s] for other in others) for s in seeds])
+                spread = f" ± {gap.deviation:.2f}" if gap.count > 1 else ""
+                gaps.append(f"{signed(gap.mean)}{spread}")
+            if any(gap != "–" for gap in gaps):
+                lines.append([net, f"{budget:.0%}", *gaps])
+    header = ["net", "FLOPs left", "before", *(f"{e:g} epochs" for e in (*EPOCHS, LONG_EPOCHS))]
+    return (
+        "Secateur's default less the best of the other pruned nets, in points, paired by seed; "
+        "the best is chosen by the test images, which its user could not do.\n\n"
+        f"{table(header, lines)}"
+    )
