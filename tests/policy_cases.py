@@ -58,6 +58,16 @@ class Parallel(nn.Module):
         return self.end_a(torch.relu(self.a(x))), self.end_b(torch.relu(self.b(y)))
 
 
+def unequal() -> nn.Sequential:
+    """Stages whose share of the FLOPs and whose worth have nothing to do with each other."""
+    layers: list[nn.Module] = []
+    before = 3
+    for width, stride in ((8, 1), (48, 1), (12, 2), (64, 2), (16, 1)):
+        layers += [nn.Conv2d(before, width, 3, stride, 1), nn.BatchNorm2d(width), nn.ReLU()]
+        before = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 5))
+
+
 @cache
 def structure_of(net: str) -> sc.Structure:
     torch.manual_seed(0)
@@ -70,6 +80,8 @@ def structure_of(net: str) -> sc.Structure:
     if net == "chain":
         layers = [nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 8)]
         return sc.trace(nn.Sequential(*layers, nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 3))
+    if net == "unequal":
+        return sc.trace(unequal(), torch.randn(2, 3, 12, 12))
     if net == "wide":
         wide = nn.Sequential(nn.Linear(4, 100), nn.ReLU(), nn.Linear(100, 60), nn.ReLU(),
                              nn.Linear(60, 3))  # fmt: skip

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -270,6 +271,63 @@ class TestKnapsack(PolicyTests):
         best = least_loss(scores, structure, share)
         remove = self.choose(scores, structure, Request(flops(share), normalise="none"))
         assert loss_of(scores, remove) <= best * (1 + 1e-12)
+
+    @pytest.mark.parametrize("net", ["chain", "parallel", "unequal", "basic_blocks", "swiglu"])
+    @pytest.mark.parametrize("share", [0.7, 0.35])
+    def test_at_least_as_good_as_100_evaluations_of_a_genetic_search(self, net, share):
+        structure = structure_of(net)
+        for seed in range(5):
+            scores = drawn(structure, seed)
+            remove = self.choose(scores, structure, Request(flops(share), normalise="none"))
+            theirs = genetic(scores, structure, share, seed)
+            assert loss_of(scores, remove) <= theirs * (1 + 1e-9)
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_far_better_than_uniform_where_stages_are_unequal(self, seed):
+        structure = structure_of("unequal")
+        scores = drawn(structure, seed)
+        request = Request(flops(0.5), normalise="none")
+        uniform = choose("uniform", scores, structure, request)
+        remove = self.choose(scores, structure, request)
+        assert loss_of(scores, remove) < 0.5 * loss_of(scores, uniform)
+
+
+def genetic(scores, structure, share: float, seed: int, evaluations: int = 100) -> float:
+    """The least loss that a genetic search finds; choices beyond the budget cost it nothing."""
+    generator = np.random.default_rng(seed)
+    orders = [scores[group.name].argsort().tolist() for group in structure.groups]
+    limit = share * structure.cost({}).flops
+
+    def loss(genes: np.ndarray) -> float:
+        counts = [int(gene * (len(order) - 1)) for gene, order in zip(genes, orders, strict=True)]
+        pairs = zip(structure.groups, orders, counts, strict=True)
+        remove = {group.name: order[:count] for group, order, count in pairs}
+        if structure.cost(remove).flops > limit:
+            return math.inf
+        return loss_of(scores, remove)
+
+    def feasible(make) -> tuple[float, np.ndarray]:
+        for _ in range(200):
+            genes = make()
+            value = loss(genes)
+            if value < math.inf:
+                return value, genes
+        return loss(np.ones(len(orders))), np.ones(len(orders))
+
+    people = [feasible(lambda: generator.random(len(orders))) for _ in range(20)]
+    people.sort(key=lambda one: one[0])
+    for _ in range(evaluations - len(people)):
+        born = feasible(lambda: child([genes for _, genes in people], generator))  # noqa: B023
+        people = sorted([*people, born], key=lambda one: one[0])[:20]
+    return people[0][0]
+
+
+def child(people: list[np.ndarray], generator: np.random.Generator) -> np.ndarray:
+    """Of two winners of tournaments among people, the best of whom comes first."""
+    a, b = (people[min(generator.choice(len(people), 3, replace=False))] for _ in range(2))
+    genes = np.where(generator.random(len(a)) < 0.5, a, b)
+    drift = generator.normal(0, 0.15, len(a)) * (generator.random(len(a)) < 0.4)
+    return np.clip(genes + drift, 0, 1)
 
 
 def loss_of(scores, remove) -> float:
