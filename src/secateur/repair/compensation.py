@@ -16,10 +16,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional
 
 from secateur.errors import InputError
 from secateur.repair.moments import DAMPINGS, Moments, best, joined, moments, ridge
 from secateur.repair.readers import Reader, drawn, matrices, readers, weight_of
+from secateur.repair.recurrences import Recurrence, recurrences, sequences, state_nodes
 from secateur.repair.streaming import Side, walk
 from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size
 from secateur.structure.structure import Removal, Structure
@@ -119,6 +121,7 @@ class _Solver:
         self.structure, self.kept = structure, kept
         self.dense, self.pruned, self.batches, self.cut = dense, pruned, batches, cut
         self.readers = {reader.node: reader for reader in readers(structure)}
+        self.recurrences = recurrences(structure)
         self.norms = _own_norms(structure)
         self.generator = torch.Generator().manual_seed(seed)
         self.changed: dict[str, Tensor] = {}
@@ -128,6 +131,8 @@ class _Solver:
         """What is done before the pruned network runs a node."""
         if node in self.readers:
             self._solve(self.readers[node])
+        elif node in self.recurrences:
+            self._solve_recurrent(node)
         elif node in self.norms:
             self._recalibrate(node)
 
@@ -149,11 +154,49 @@ class _Solver:
         given, right = self._seen(self.pruned, reader.x), self._seen(self.dense, reader.x)
         if self.cut is None and all(map(torch.equal, given, right)):
             return
+        self._fit(reader, given, self._targets(reader))
+
+    def _solve_recurrent(self, node: fx.Node) -> None:
+        """Each layer's map of its input, then that of its own last answer.
+
+        The latter learns from the answers of the dense network: what it makes of those of the
+        pruned one changes them in turn, and the error would grow from step to step.
+        """
+        layers, x = self.recurrences[node], node.args[0]
+        states = state_nodes(node)
+        dense, pruned = (
+            (self._seen(side, x), list(zip(*(self._seen(side, s) for s in states), strict=True)))  # type: ignore[arg-type]
+            for side in (self.dense, self.pruned)
+        )
+        right = sequences(layers, *dense, self.dense.tensors)
+
+        def solve(layer: Recurrence, given: list[Tensor]) -> None:
+            wanted, answers = right[layer]
+            self._solve_map(layer, 0, given, wanted)
+            last = [layer.before(a, s) for a, s in zip(answers, dense[1], strict=True)]
+            kept = self.kept.get((layer.weights[1], 1))
+            if kept is not None or self.cut is not None:
+                left = [_only(value, kept) for value in last]
+                self._solve_map(layer, 1, left, last)
+
+        sequences(layers, *pruned, self.pruned.tensors, solve)
+
+    def _solve_map(
+        self, layer: Recurrence, place: int, given: list[Tensor], right: list[Tensor]
+    ) -> None:
+        if self.cut is None and all(map(torch.equal, given, right)):
+            return
+        weight, bias = layer.maps()[place]
+        own = self.dense.tensors
+        targets = [functional.linear(x, own[weight], own.get(bias)) for x in right]
+        self._fit(Reader(layer.node, layer.node, weight, bias, 1), given, targets)
+
+    def _fit(self, reader: Reader, given: list[Tensor], targets: list[Tensor]) -> None:
         shape = self.structure.shapes[reader.weight]
         weight = self.pruned.tensors[reader.weight]
         maps = matrices(reader, weight).double()
         limit = max(LEAST_SAMPLES, SAMPLES_PER_INPUT * maps.shape[2])
-        x, t = drawn(reader, given, self._targets(reader), shape, limit, self.generator)
+        x, t = drawn(reader, given, targets, shape, limit, self.generator)
         held = x.shape[2] // 4  # the last images: none of theirs is among the others
         fit = x.shape[2] - held
         normed = self._norm_after(reader.node) is not None
@@ -240,6 +283,14 @@ class _Solver:
                 new = new.index_fill(dim, torch.from_numpy(gone), 0)
         self.pruned.write(canonical, new)
         self.changed[canonical] = new
+
+
+def _only(x: Tensor, kept: np.ndarray | None) -> Tensor:
+    """Zero but at these places of the last dimension."""
+    if kept is None:
+        return x
+    index = torch.from_numpy(kept)
+    return torch.zeros_like(x).index_copy(-1, index, x.index_select(-1, index))
 
 
 def _statistics(given: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

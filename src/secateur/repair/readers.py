@@ -31,7 +31,8 @@ _PRODUCTS = {aten.linear: (1, 0, 2), aten.addmm: (2, 1, 0), aten.matmul: (1, 0, 
 class Reader:
     """A node that maps its input by one parameter.
 
-    node:   of the captured eval graph. x: the node that it reads.
+    node:   of the captured eval graph. x: the node that it reads; ``node`` itself for a map
+            inside of a fused operation.
     weight: name of the parameter; bias: of the other one, or "".
     dim:    dimension of the weight that meets the input's channels.
     groups: of a grouped convolution; each is a map of its own.
@@ -50,19 +51,20 @@ class Reader:
     spread: bool = False
 
 
-def readers(structure: Structure) -> list[Reader]:
-    """All readers in the order in which the graph runs them.
-
-    A weight that several operations use is left out: what is best for one is not for the other.
-    """
+def every_use(structure: Structure) -> list[Reader]:
+    """All readers in the order in which the graph runs them."""
     graph = structure.captured.module.graph
-    found = [reader for node in graph.nodes if (reader := _reader(structure, node)) is not None]
+    return [reader for node in graph.nodes if (reader := _reader(structure, node)) is not None]
+
+
+def readers(structure: Structure) -> list[Reader]:
+    """Those whose weight no other operation uses: what is best for one is not for the other."""
     uses: Counter[str] = Counter()
-    for node in graph.nodes:
+    for node in structure.captured.module.graph.nodes:
         if node.op == "get_attr":
             name = structure.aliases.get(str(node.target), str(node.target))
             uses[name] += len(node.users)
-    return [reader for reader in found if uses[reader.weight] == 1]
+    return [reader for reader in every_use(structure) if uses[reader.weight] == 1]
 
 
 def _reader(structure: Structure, node: fx.Node) -> Reader | None:
