@@ -85,6 +85,7 @@ class PruningSection(Section):
     layers: dict[str, Literal["keep"] | float | bool] = Field(default_factory=dict)
     method: Literal["auto", "module", "graph"] = "auto"
     compensate: bool | None = None
+    turn: bool | None = None
     refine: int = Field(default=24, ge=0)
     refine_minutes: float = Field(default=3.0, ge=0)
     recalibrate: bool = True
@@ -95,7 +96,8 @@ class PruningSection(Section):
         criterion = self.criterion or ("obs" if calibrated else "l2")
         scope = self.scope or ("knapsack" if criterion == "obs" else "global")
         compensate = calibrated if self.compensate is None else self.compensate
-        chosen = {"criterion": criterion, "scope": scope, "compensate": compensate}
+        turn = compensate and criterion == "obs" if self.turn is None else self.turn
+        chosen = {"criterion": criterion, "scope": scope, "compensate": compensate, "turn": turn}
         return self.model_copy(update=chosen)
 
 

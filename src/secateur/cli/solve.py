@@ -31,6 +31,7 @@ def solve(
     """Plans for other budgets from the scores that a run kept, in seconds."""
     from secateur.errors import InputError
     from secateur.job.solving import open_solver, told
+    from secateur.surgery.storing import write_tensors
 
     budget = dict(_pair(entry) for entry in target or [])
     if not budget and not front:
@@ -44,6 +45,10 @@ def solve(
     place = output or run / "plans"
     place.mkdir(parents=True, exist_ok=True)
     dense = solver.structure.cost({})
+    weights = None
+    if solver.turned:
+        weights = str(place / "dense.safetensors")
+        write_tensors(Path(weights), solver.model.state_dict())
     rows: list[dict[str, Any]] = []
     for point in points:
         name = "-".join(f"{k}-{v}" for k, v in point.budget.items()).replace("/", "_")
@@ -51,9 +56,15 @@ def solve(
         point.plan.save(path)
         rows.append({"plan": str(path), **told(point, dense)})
     if as_json:
-        answer({"scope": scope, "criterion": solver.recipe.pruning.criterion, "plans": rows})
+        answer({"scope": scope, "criterion": solver.recipe.pruning.criterion, "weights": weights,
+                "plans": rows})  # fmt: skip
         return
     _print(rows, solver.recipe.pruning.criterion)
+    if weights:
+        print(
+            f"The run turned units before it scored them, so these plans are for {weights}, which "
+            "answers as the dense model does: secateur apply PLAN MODEL --weights " + weights
+        )
 
 
 def _pair(entry: str) -> tuple[str, str]:

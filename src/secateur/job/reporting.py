@@ -24,7 +24,14 @@ from secateur.surgery.storing import save
 from secateur.training.devices import resolve
 from secateur.training.loading import batches
 
-CHOICE = ("trials", "taken", "curves", "front", "solved")  # of the last step, for the report
+CHOICE = (
+    "trials",
+    "taken",
+    "turned",
+    "curves",
+    "front",
+    "solved",
+)  # of the last step, for the report
 TRAIN_SAMPLES = 2000  # of the training split, for the gap between training and test
 
 

@@ -19,7 +19,9 @@ from secateur.job.subjects import load_subject
 from secateur.planning import PruningPlan, describe
 from secateur.policies import POLICIES
 from secateur.structure.structure import Structure, trace
+from secateur.surgery.embedding import with_tensors
 from secateur.surgery.storing import read_tensors
+from secateur.surgery.tensors import named_tensors
 
 POINTS = 20  # of a front
 SMALLEST = 0.02  # share of the cost at which a front ends, if the floors reach so far
@@ -38,12 +40,17 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class Solver:
-    """A run's scores with what is needed to choose by them."""
+    """A run's scores with what is needed to choose by them.
+
+    model: the dense one that was scored. turned: whether the run had turned units of it, so that
+    its plans are for these weights and not for those that the run was given.
+    """
 
     recipe: Recipe
     structure: Structure
     model: torch.nn.Module
     scores: Mapping[str, torch.Tensor]
+    turned: bool = False
 
     def point(self, budget: Mapping[str, Amount], scope: str) -> Point:
         """The plan of a policy. Errors: BudgetError and InputError, as ``secateur.plan``."""
@@ -106,7 +113,12 @@ def open_solver(folder: Path, step: int = 1) -> Solver:
             f"the scores in {path} are of another model: its group {strange[0]!r} is not here; "
             "run the recipe again"
         )
-    return Solver(recipe, structure, model, scores)
+    path = folder / "scores" / f"turned-{step}.safetensors"
+    if not path.is_file():
+        return Solver(recipe, structure, model, scores)
+    own = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
+    with_tensors(model, structure, own | read_tensors(path))
+    return Solver(recipe, structure, model, scores, turned=True)
 
 
 def told(point: Point, dense: Any) -> dict[str, Any]:

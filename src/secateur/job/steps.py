@@ -17,6 +17,7 @@ from secateur.errors import InputError
 from secateur.job.allocating import allocate
 from secateur.job.evidence import evidence
 from secateur.job.listening import Listener, plain
+from secateur.job.turning import turned
 from secateur.job.work import Work
 from secateur.metrics import evaluate, get_metric
 from secateur.planning import describe, digest
@@ -41,7 +42,8 @@ from secateur.verification import verify
 
 
 def prune(work: Work, step: int) -> dict[str, Any]:
-    """Choose, compensate, apply, verify, recalibrate; the whole plan so far, in dense numbering."""
+    """Turn, choose, compensate, apply, verify, recalibrate; the whole plan so far, in dense
+    numbering."""
     recipe, structure, stage = work.recipe, work.structure, f"prune {step}"
     pruning = recipe.pruning
     work.listener.begin(stage)
@@ -56,6 +58,16 @@ def prune(work: Work, step: int) -> dict[str, Any]:
     calibration: list[Any] | None = None
     if work.subject.data is not None:
         calibration = list(_calibration(recipe, work.subject))
+    given: list[Any] = []
+    classes = None
+    if pruning.compensate and calibration is not None:
+        given = fitting(structure, [batch for batch, _ in calibration])
+        classes = count_classes(dense, calibration[0])
+    told: list[dict[str, Any]] = []
+    # Only these scores are of the dense-shaped model; others are of the pruned one, as it is.
+    if pruning.turn and given and (before is None or pruning.criterion == "obs"):
+        dense, told = turned(work, step, dense, given, removed)
+        clock.lap("turn")
 
     def judge(model: nn.Module, shaped: nn.Module, gone: Removal) -> Judged:
         return judge_next(
@@ -77,11 +89,6 @@ def prune(work: Work, step: int) -> dict[str, Any]:
 
     judged = judge(dense if before is None else work.model(), dense, removed)
     clock.lap("score")
-    given: list[Any] = []
-    classes = None
-    if pruning.compensate and calibration is not None:
-        given = fitting(structure, [batch for batch, _ in calibration])
-        classes = count_classes(dense, calibration[0])
     widths = allocate(
         work, step, dense, judged, given, classes, lambda model, gone: judge(model, model, gone)
     )
@@ -131,6 +138,7 @@ def prune(work: Work, step: int) -> dict[str, Any]:
         "cost": clock.laps,
         "trials": list(widths.trials),
         "taken": widths.taken,
+        "turned": told,
         **evidence(structure, judged, pruning.scope, remove, solved),
         "surgery": origin_of(result).kind,
         "notes": list(origin_of(result).notes),

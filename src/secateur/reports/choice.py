@@ -12,6 +12,7 @@ from secateur.reports.plotting import Scale, drawing, label, line, rect, ticks
 from secateur.reports.reading import Document, listing, mapping
 from secateur.reports.sections import grid, muted, scrolled
 
+MOST = 0.99  # of the energy that a copy carries
 SHOWN = 12  # layers in the table of what compensation brought; all groups have a curve
 
 
@@ -20,6 +21,7 @@ def choice_section(metrics: Document) -> Markup:
     found = mapping(metrics, "choice")
     parts = [
         *_trials(listing(found, "trials"), found.get("taken")),
+        *_turned(listing(found, "turned")),
         *_curves(listing(found, "curves"), str(found.get("criterion") or "")),
         *_front(listing(found, "front"), found.get("left")),
         *_solved(listing(found, "solved")),
@@ -47,6 +49,37 @@ def _trials(trials: Sequence[Any], taken: Any) -> list[Markup]:
         tag("p", None, text),
         _table("Trials of widths", ["Trial", "Widths from", "Loss", "Time"], rows),
     ]
+
+
+def _turned(turned: Sequence[Any]) -> list[Markup]:
+    if not turned:
+        return []
+    by_group: dict[str, list[list[float]]] = {}
+    for one in turned:
+        by_group.setdefault(str(one.get("group", "")), []).append(list(one.get("carried") or []))
+    rows: list[list[object]] = [
+        [tag("code", None, name), str(len(some)), str(max(map(len, some))),
+         f"{min(map(_most, some))} to {max(map(_most, some))}"]
+        for name, some in by_group.items()
+    ]  # fmt: skip
+    text = (
+        "Nothing but linear maps touches these units, so that they may be mixed without changing "
+        "what the network answers. They were, so that the last of them carry least."
+    )
+    heads = ["Group", "Copies", "Units", f"Units that carry {MOST:.0%}"]
+    return [tag("h3", None, "What was turned first"), tag("p", None, text),
+            _table("Turned groups", heads, rows)]  # fmt: skip
+
+
+def _most(carried: Sequence[float]) -> int:
+    """How many of the first carry nearly all of the energy."""
+    energies = [value * value for value in carried]
+    total, held = sum(energies), 0.0
+    for count, energy in enumerate(energies):
+        if held >= MOST * total:
+            return count
+        held += energy
+    return len(energies)
 
 
 def _curves(curves: Sequence[Any], criterion: str) -> list[Markup]:
