@@ -31,6 +31,7 @@ from secateur.training.loading import batches
 
 NETS = ("resnet20", "vgg", "mobilenetv2", "densenet", "vit")
 BUDGETS = (0.5, 0.25, 0.15, 0.35, 0.75)  # of the dense FLOPs, in the order of measuring
+TURNED = ("vit",)  # nets that have units to turn
 IMAGES, BATCH = 1024, 128
 GRADIENTS = 64  # images a batch, where Torch-Pruning reads gradients
 LEAST = 0.1  # share of every width that stays, on both sides
@@ -52,6 +53,7 @@ def _ours(name: str, **settings: Any) -> Contestant:
 
 PATIENT = 60.0  # minutes: trials end by their number, so that a busy machine changes nothing
 DEFAULT = _ours("default", refine_minutes=PATIENT)
+NOT_TURNED = _ours("not turned", refine_minutes=PATIENT, turn=False)
 NO_TRIALS = _ours("no trials", refine=0)
 UNIFORM = _ours("no trials, same share everywhere", scope="uniform", refine=0)
 L2_COMPENSATED = _ours("l2, same share, compensated", criterion="l2", scope="uniform",
@@ -63,7 +65,7 @@ THEIRS = tuple(
     for criterion, scope in product(("l2", "taylor", "hessian"), ("global", "isomorphic"))
 )
 MAIN = (DEFAULT, *THEIRS, L2_UNIFORM, RANDOM)
-PARTS = (NO_TRIALS, UNIFORM, L2_COMPENSATED)  # what each part is worth: one seed, at the end
+PARTS = (NO_TRIALS, UNIFORM, L2_COMPENSATED, NOT_TURNED)  # what each part is worth: one seed, at the end
 CONTESTANTS = (*MAIN, *PARTS)
 
 
@@ -73,6 +75,8 @@ def cells(seeds: int, quick: bool, nets: Sequence[str]) -> list[tuple[str, float
     main = product(range(seeds), BUDGETS, nets or NETS, MAIN)
     parts = product(range(1), BUDGETS, nets or NETS, PARTS)
     for seed, budget, net, who in (*main, *parts):
+        if who is NOT_TURNED and net not in TURNED:
+            continue
         key = {"net": net, "budget": budget, "seed": seed, "tool": who.tool, "name": who.name,
                **setting(net, who, quick)}  # fmt: skip
         result.append((net, budget, seed, who, key))
