@@ -65,7 +65,8 @@ THEIRS = tuple(
     for criterion, scope in product(("l2", "taylor", "hessian"), ("global", "isomorphic"))
 )
 MAIN = (DEFAULT, *THEIRS, L2_UNIFORM, RANDOM)
-PARTS = (NO_TRIALS, UNIFORM, L2_COMPENSATED, NOT_TURNED)  # what each part is worth: one seed, at the end
+# What each part is worth: one seed, measured at the end.
+PARTS = (NO_TRIALS, UNIFORM, L2_COMPENSATED, NOT_TURNED)
 CONTESTANTS = (*MAIN, *PARTS)
 
 
