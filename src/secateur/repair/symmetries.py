@@ -31,7 +31,9 @@ from secateur.structure.structure import Removal, Structure
 from secateur.surgery.reference import InDouble, ZeroedReference, double
 from secateur.surgery.tensors import named_tensors
 
-PAIRS = 2048  # of units whose products are compared
+EQUATIONS = 4  # pairs of units that are compared for each unknown
+FEW = 256  # rows of which it is faster to take all products
+CHUNK = 128  # pairs whose products are taken at once
 NOTHING = 1e-9  # relative, in float64
 SAME = 1e-7  # of the answers to a random A
 SAMPLES = 2
@@ -202,7 +204,7 @@ class _Gradients:
             if name in self.gradients:
                 slope = _rows(self.gradients[name], dim, index)
                 value = _rows(self.tensors[name], dim, index)
-                total += (slope @ value.T)[first, second]
+                total += _dots(slope, value, first, second)
         return total
 
     def holds(self, some: Sequence[Symmetry], seed: int) -> bool:
@@ -227,6 +229,14 @@ class _Gradients:
         )
 
 
+def _dots(a: Tensor, b: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Inner products of some rows of a with some of b."""
+    if len(a) <= FEW:
+        return (a @ b.T)[first, second]
+    pairs = zip(first.split(CHUNK), second.split(CHUNK), strict=True)
+    return torch.cat([torch.linalg.vecdot(a[i], b[j]) for i, j in pairs])
+
+
 def _rows(tensor: Tensor, dim: int, index: np.ndarray) -> Tensor:
     """[units, the rest]."""
     return tensor.index_select(dim, torch.from_numpy(index)).movedim(dim, 0).reshape(len(index), -1)
@@ -237,7 +247,8 @@ def _of_group(
 ) -> list[Symmetry]:
     generator = torch.Generator().manual_seed(seed)
     kept = torch.from_numpy(units)
-    pairs = torch.randint(len(units), (2, PAIRS), generator=generator)
+    count = 64 + EQUATIONS * 2 * len(slots)
+    pairs = torch.randint(len(units), (2, count), generator=generator)
     first, second = kept[pairs[0]], kept[pairs[1]]
     columns = []
     for slot in slots:
