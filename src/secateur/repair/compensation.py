@@ -9,7 +9,7 @@ lost. Batch norms take their statistics from the stream on the way.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,14 +20,21 @@ from torch.nn import functional
 
 from secateur.errors import InputError
 from secateur.repair.moments import DAMPINGS, Moments, best, joined, moments, ridge
-from secateur.repair.readers import Reader, drawn, matrices, readers, weight_of
+from secateur.repair.readers import (
+    Reader,
+    drawn,
+    matrices,
+    readers,
+    shared_readers,
+    weight_of,
+)
 from secateur.repair.recurrences import Recurrence, recurrences, sequences, state_nodes
 from secateur.repair.streaming import Side, walk
+from secateur.repair.surroundings import own_norms, skip_of, statistics
 from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size
 from secateur.structure.structure import Removal, Structure
 from secateur.surgery.tensors import named_tensors
 
-aten = torch.ops.aten
 SAMPLES_PER_INPUT = 32  # places of images beyond this many for each input of a layer add little
 LEAST_SAMPLES = 8192
 CLAMP = 3.0  # standard deviations of the answer by which a target may move for a skip path
@@ -107,6 +114,7 @@ def compensate(
     dense = Side(structure, {}, own, every)
     pruned = Side(structure, remove, own, every)
     solver = _Solver(structure, structure.kept(remove), dense, pruned, seed, len(batches), cut)
+    solver.solve_shared(lambda: Side(structure, {}, own, batches))
     wanted, answers = walk(structure, [dense, pruned], solver.before)
     return Compensation(
         solver.changed, tuple(solver.solved), tuple(map(tuple, answers)), tuple(map(tuple, wanted))
@@ -122,10 +130,38 @@ class _Solver:
         self.dense, self.pruned, self.batches, self.cut = dense, pruned, batches, cut
         self.readers = {reader.node: reader for reader in readers(structure)}
         self.recurrences = recurrences(structure)
-        self.norms = _own_norms(structure)
+        self.norms = own_norms(structure)
         self.generator = torch.Generator().manual_seed(seed)
         self.changed: dict[str, Tensor] = {}
         self.solved: list[Solved] = []
+
+    def solve_shared(self, side: Callable[[], Side]) -> None:
+        """Solve the weights that several operations use, on what the dense network hands them.
+
+        They have to be known before the first of the uses runs, and what the pruned network will
+        hand the others is not known then. side: makes the dense network once more.
+        """
+        uses = [
+            some
+            for some in shared_readers(self.structure)
+            if self.cut is None and (some[0].weight, some[0].dim) in self.kept
+        ]
+        if not uses:
+            return
+        by_node = {reader.node: (reader, len(some)) for some in uses for reader in some}
+        seen: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        alone = side()
+
+        def look(node: fx.Node) -> None:
+            if node in by_node:
+                reader, count = by_node[node]
+                values = alone.values(reader.x), alone.values(node)
+                seen[reader.weight].append(self._drawn(reader, *values, uses=count))
+
+        walk(self.structure, [alone], after=look)
+        for some in uses:
+            x, t = (_by_place(parts) for parts in zip(*seen.pop(some[0].weight), strict=True))
+            self._fit(some[0], x, t)
 
     def before(self, node: fx.Node) -> None:
         """What is done before the pruned network runs a node."""
@@ -141,7 +177,7 @@ class _Solver:
         given, right = self._seen(self.pruned, x), self._seen(self.dense, x)
         if all(map(torch.equal, given, right)):
             return
-        mean, variance = _statistics(given)
+        mean, variance = statistics(given)
         for place, value in ((3, mean), (4, variance)):
             name = str(node.args[place].target)  # type: ignore[union-attr]
             self._write(name, value)
@@ -154,7 +190,7 @@ class _Solver:
         given, right = self._seen(self.pruned, reader.x), self._seen(self.dense, reader.x)
         if self.cut is None and all(map(torch.equal, given, right)):
             return
-        self._fit(reader, given, self._targets(reader))
+        self._fit(reader, *self._drawn(reader, given, self._targets(reader)))
 
     def _solve_recurrent(self, node: fx.Node) -> None:
         """Each layer's map of its input, then that of its own last answer.
@@ -189,14 +225,22 @@ class _Solver:
         weight, bias = layer.maps()[place]
         own = self.dense.tensors
         targets = [functional.linear(x, own[weight], own.get(bias)) for x in right]
-        self._fit(Reader(layer.node, layer.node, weight, bias, 1), given, targets)
+        reader = Reader(layer.node, layer.node, weight, bias, 1)
+        self._fit(reader, *self._drawn(reader, given, targets))
 
-    def _fit(self, reader: Reader, given: list[Tensor], targets: list[Tensor]) -> None:
+    def _drawn(
+        self, reader: Reader, given: list[Tensor], targets: list[Tensor], uses: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """Samples of what a map reads and should answer; uses: how many of them share the limit."""
+        shape = self.structure.shapes[reader.weight]
+        inputs = matrices(reader, torch.empty(tuple(shape), device="meta")).shape[2]
+        limit = max(LEAST_SAMPLES, SAMPLES_PER_INPUT * inputs) // uses
+        return drawn(reader, given, targets, shape, limit, self.generator)
+
+    def _fit(self, reader: Reader, x: Tensor, t: Tensor) -> None:
         shape = self.structure.shapes[reader.weight]
         weight = self.pruned.tensors[reader.weight]
         maps = matrices(reader, weight).double()
-        limit = max(LEAST_SAMPLES, SAMPLES_PER_INPUT * maps.shape[2])
-        x, t = drawn(reader, given, targets, shape, limit, self.generator)
         held = x.shape[2] // 4  # the last images: none of theirs is among the others
         fit = x.shape[2] - held
         normed = self._norm_after(reader.node) is not None
@@ -234,7 +278,7 @@ class _Solver:
         answers = self._seen(self.dense, reader.node)
         norm = self._norm_after(reader.node)
         end = norm or reader.node
-        other = _skip_of(end)
+        other = skip_of(end)
         if other is None:
             return answers
         try:
@@ -285,41 +329,16 @@ class _Solver:
         self.changed[canonical] = new
 
 
+def _by_place(parts: Sequence[Tensor]) -> Tensor:
+    """Samples of several uses as one: the last quarter holds the last images of all of them."""
+    first = [part[..., : part.shape[-1] - part.shape[-1] // 4] for part in parts]
+    rest = [part[..., part.shape[-1] - part.shape[-1] // 4 :] for part in parts]
+    return torch.cat([*first, *rest], -1)
+
+
 def _only(x: Tensor, kept: np.ndarray | None) -> Tensor:
     """Zero but at these places of the last dimension."""
     if kept is None:
         return x
     index = torch.from_numpy(kept)
     return torch.zeros_like(x).index_copy(-1, index, x.index_select(-1, index))
-
-
-def _statistics(given: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased variance of every channel, float64."""
-    count = sum(v.numel() // v.shape[1] for v in given)
-    dims = [d for d in range(given[0].dim()) if d != 1]
-    mean = torch.stack([v.sum(dims, dtype=torch.float64) for v in given]).sum(0) / count
-    about = mean.reshape(-1, *[1] * (given[0].dim() - 2))
-    squares = torch.stack([(v.double() - about).square().sum(dims) for v in given]).sum(0)
-    return mean, squares / max(count - 1, 1)
-
-
-def _own_norms(structure: Structure) -> set[fx.Node]:
-    """Batch norms whose running statistics no other one has."""
-    by_statistics: dict[str, list[fx.Node]] = defaultdict(list)
-    for node in structure.captured.module.graph.nodes:
-        if node.target is aten.batch_norm.default and isinstance(node.args[3], fx.Node):
-            name = str(node.args[3].target)
-            by_statistics[structure.aliases.get(name, name)].append(node)
-    return {nodes[0] for nodes in by_statistics.values() if len(nodes) == 1}
-
-
-def _skip_of(node: fx.Node) -> fx.Node | None:
-    """What a node is added to, where the sum alone reads it."""
-    users = list(node.users)
-    if len(users) != 1 or users[0].target not in (aten.add.Tensor, aten.add_.Tensor):
-        return None
-    if users[0].kwargs.get("alpha", 1) != 1:
-        return None
-    terms = [a for a in users[0].args[:2] if isinstance(a, fx.Node)]
-    others = [a for a in terms if a is not node]
-    return others[0] if len(terms) == 2 and len(others) == 1 else None

@@ -59,12 +59,32 @@ def every_use(structure: Structure) -> list[Reader]:
 
 def readers(structure: Structure) -> list[Reader]:
     """Those whose weight no other operation uses: what is best for one is not for the other."""
+    uses = _users(structure)
+    return [reader for reader in every_use(structure) if uses[reader.weight] == 1]
+
+
+def shared_readers(structure: Structure) -> list[list[Reader]]:
+    """All uses of each weight that several operations use, where they use it alike."""
+    uses = _users(structure)
+    by_weight: dict[str, list[Reader]] = {}
+    for reader in every_use(structure):
+        by_weight.setdefault(reader.weight, []).append(reader)
+    return [
+        found
+        for weight, found in by_weight.items()
+        if 1 < len(found) == uses[weight]
+        and len({(r.bias, r.dim, r.groups, r.slides, r.spread) for r in found}) == 1
+    ]
+
+
+def _users(structure: Structure) -> Counter[str]:
+    """How many operations use each tensor."""
     uses: Counter[str] = Counter()
     for node in structure.captured.module.graph.nodes:
         if node.op == "get_attr":
             name = structure.aliases.get(str(node.target), str(node.target))
             uses[name] += len(node.users)
-    return [reader for reader in every_use(structure) if uses[reader.weight] == 1]
+    return uses
 
 
 def _reader(structure: Structure, node: fx.Node) -> Reader | None:

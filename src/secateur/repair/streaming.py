@@ -151,9 +151,13 @@ class Side:
 
 
 def walk(
-    structure: Structure, sides: Sequence[Side], before: Callable[[fx.Node], None]
+    structure: Structure,
+    sides: Sequence[Side],
+    before: Callable[[fx.Node], None] = lambda node: None,
+    after: Callable[[fx.Node], None] = lambda node: None,
 ) -> list[list[list[Tensor]]]:
-    """Run all sides in step; before: called with each node before the last of them runs it.
+    """Run all sides in step; before: called with each node before the last of them runs it, after:
+    when it did.
 
     Returns what each side answers: the flat tensor outputs of every batch.
     """
@@ -166,6 +170,7 @@ def walk(
                 if place == len(sides) - 1:
                     before(node)
                 side.step(node)
+            after(node)
             for side in sides:
                 side.forget(node)
     raise AssertionError("a graph without output")
