@@ -194,9 +194,6 @@ def test_what_compensation_cannot_do_is_said() -> None:
     structure = sc.trace(model, x)
     with pytest.raises(InputError, match="at least one batch"):
         compensate(model, structure, {}, [])
-    part = sc.trace(model, x, part="stem")
-    with pytest.raises(InputError, match="'stem' is a part"):
-        compensate(model, part, {}, [x])
 
 
 class Repeated(nn.Module):

@@ -8,6 +8,12 @@ from torch import Tensor, nn
 
 import secateur as sc
 from oracle import call, compare, leaves, randomise, removed_slices, zeroed
+from secateur.repair.compensation import compensate
+from secateur.repair.readers import readers
+from secateur.repair.streaming import fitting
+from secateur.repair.symmetries import symmetries
+from secateur.repair.tracing import group_traces
+from secateur.surgery.embedding import with_solved
 
 IMAGES = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -170,3 +176,61 @@ def test_library_detection_models_by_their_backbone() -> None:
     assert sc.verify(model, pruned, plan, images, structure=structure).ok
     sizes = [sum(p.numel() for p in m.parameters()) for m in (model, pruned)]
     assert sizes[1] == plan.expect["params"][1] <= 0.7 * sizes[0]
+
+
+def test_a_part_is_compensated_on_what_the_whole_hands_it() -> None:
+    model, images = detector(), torch.randn(96, 3, 14, 14)
+    structure = sc.trace(model, images[:2], part="body.net")
+    batches = [images[:32], images[32:64]]
+    given = fitting(model, structure, batches)
+    assert torch.equal(given[0][0][0], images[:32] * model.scale)
+    traces = group_traces(model, structure, given)
+    remove = {g.name: sorted(traces[g.name].order[: g.size // 3].tolist())
+              for g in structure.groups}  # fmt: skip
+    plan = sc.PruningPlan(remove, part="body.net")
+    found = compensate(model, structure, remove, given)
+    assert found.tensors and all(name.startswith("body.net.") for name in found.tensors)
+    fresh, inner = images[64:] * model.scale, model.body["net"]
+
+    def lost(whole: nn.Module) -> float:
+        pruned = sc.apply(whole, plan, images[:2], structure=structure)
+        assert sc.verify(whole, pruned, plan, images[:2], structure=structure).ok
+        with torch.no_grad():
+            gap = pruned.body["net"](fresh)["high"] - inner(fresh)["high"]
+        return float(gap.square().mean())
+
+    solved = with_solved(model, structure, remove, found.tensors)
+    assert lost(solved) < lost(model)
+
+
+def test_what_is_used_outside_of_a_part_is_not_solved_or_turned() -> None:
+    model, x = Shared().eval(), torch.randn(64, 4)
+    structure = sc.trace(model, x[:2], part="part")
+    given = fitting(model, structure, [x])
+    assert "part.2.weight" not in {reader.weight for reader in readers(structure)}
+    assert not symmetries(model, structure, given[0])
+
+
+class Whole(nn.Module):
+    """A part between two layers of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.body, self.leave = nn.Conv2d(3, 3, 1), Backbone(False), nn.Linear(5, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.leave(self.body(self.enter(x))["high"].mean((2, 3)))
+
+
+def test_a_run_of_a_part_takes_the_default_criterion(tmp_path) -> None:
+    images = torch.randn(64, 3, 14, 14)
+
+    data = [(image, torch.zeros(7)) for image in images]
+    result = sc.compress(
+        Whole().eval(), data, data[:8], target={"params": 0.6}, epochs=0,
+        recipe={"part": "body", "metric": "mse", "latency": None, "export": [],
+                "pruning": {"refine": 3}, "data": {"batch_size": 16, "calibration": 64}},
+    )  # fmt: skip
+    assert result.metrics["verification"]["ok"]
+    assert result.metrics["choice"]["criterion"] == "obs"
+    assert result.plan.part == "body"

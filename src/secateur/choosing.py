@@ -199,9 +199,9 @@ def _losses(
 ) -> dict[str, torch.Tensor]:
     """Of every group, as the criterion ``obs`` reads them. Errors: InputError without a batch."""
     batches = list(data or ())
-    classes = count_classes(model, batches[0]) if batches else None
+    classes = count_classes(model, batches[0]) if batches and not structure.part else None
     traces = group_traces(
-        model, structure, fitting(structure, [inputs for inputs, _ in batches]),
+        model, structure, fitting(model, structure, [inputs for inputs, _ in batches]),
         removed=removed, classes=classes, seed=seed,
     )  # fmt: skip
     return {name: unit_losses(found) for name, found in traces.items()}

@@ -147,7 +147,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _resolve(self) -> Recipe:
-        calibrated = self.data is not None and not self.part
+        calibrated = self.data is not None
         # frozen for everyone else: this is still the construction
         object.__setattr__(self, "pruning", self.pruning.resolved(calibrated))
         return self

@@ -61,8 +61,8 @@ def prune(work: Work, step: int) -> dict[str, Any]:
     given: list[Any] = []
     classes = None
     if pruning.compensate and calibration is not None:
-        given = fitting(structure, [batch for batch, _ in calibration])
-        classes = count_classes(dense, calibration[0])
+        given = fitting(dense, structure, [batch for batch, _ in calibration])
+        classes = None if structure.part else count_classes(dense, calibration[0])
     told: list[dict[str, Any]] = []
     # Only these scores are of the dense-shaped model; others are of the pruned one, as it is.
     if pruning.turn and given and (before is None or pruning.criterion == "obs"):

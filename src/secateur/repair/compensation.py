@@ -88,20 +88,16 @@ def compensate(
 ) -> Compensation:
     """Tensors for the dense model with which the pruned one answers best.
 
-    batches: calibration inputs without targets. held: inputs that are answered, and from which
+    batches: calibration inputs without targets, of the part where the structure is of one; see
+    ``fitting``. held: inputs that are answered, and from which
     nothing is learnt. cut: what single weights of each layer become, once its inputs are known.
     What left is zero in the tensors of the layers that were solved; all others, and all biases
     and statistics, are whole.
-    Errors: InputError without batches, for a part of a model, and for batches of another size
-    than the model was captured with where it takes no other.
+    Errors: InputError without batches, and for batches of another size than the model was captured
+    with where it takes no other.
     """
     if not batches:
         raise InputError("compensation needs calibration inputs; give at least one batch")
-    if structure.part:
-        raise InputError(
-            f"compensation runs whole models, and '{structure.part}' is a part; leave it out "
-            "(pruning.compensate: false)"
-        )
     every = [*batches, *held]
     sizes = {batch_size(as_arguments(batch)) for batch in every}
     if not structure.captured.dynamic and sizes != {structure.captured.batch}:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
+from secateur.structure.parts import belongs
 from secateur.structure.structure import Structure
 
 aten = torch.ops.aten
@@ -136,7 +137,13 @@ def _parameter(structure: Structure, node: Any) -> str:
         return ""
     name = structure.aliases.get(str(node.target), str(node.target))
     known = name in structure.shapes and name not in structure.tracer.buffers
-    return name if known else ""
+    return name if known and not shared_outside(structure, name) else ""
+
+
+def shared_outside(structure: Structure, name: str) -> bool:
+    """Whether a tensor of a part has a name outside of it as well."""
+    names = [name, *(alias for alias, first in structure.aliases.items() if first == name)]
+    return not all(belongs(each, structure.part) for each in names)
 
 
 def matrices(reader: Reader, weight: Tensor) -> Tensor:

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError
 from secateur.structure.boundary import flat_outputs
 from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size
+from secateur.structure.parts import arguments_of
 from secateur.structure.structure import Removal, Structure
 from secateur.surgery.reference import ZeroedReference
 
@@ -25,14 +26,20 @@ MEMORY = 4 * 2**30  # bytes of what two networks hold on their way
 
 
 def fitting(
-    structure: Structure, batches: Sequence[ExampleInputs], memory: int = MEMORY
+    model: nn.Module,
+    structure: Structure,
+    batches: Sequence[ExampleInputs],
+    memory: int = MEMORY,
 ) -> list[ExampleInputs]:
     """As many of the batches as fit, in sizes that the captured graph takes.
 
-    A graph that was captured for one size alone gets batches of that size; what is left over of
-    a batch is dropped. memory: bytes that the results of two networks may take at once. The first
-    batch always comes.
+    batches: inputs of the whole model; for a structure of a part they become what the part is
+    called with. A graph that was captured for one size alone gets batches of that size; what is
+    left over of a batch is dropped. memory: bytes that the results of two networks may take at
+    once. The first batch always comes.
     """
+    if structure.part:
+        batches = [arguments_of(model, batch, structure.part) for batch in batches]
     if not structure.captured.dynamic:
         size = structure.captured.batch
         batches = [part for batch in batches for part in _split(batch, size)]

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from secateur.repair.readers import Reader, every_use
+from secateur.repair.readers import Reader, every_use, shared_outside
 from secateur.structure.groups import Group
 from secateur.structure.inputs import ExampleInputs, as_arguments
 from secateur.structure.structure import Removal, Structure
@@ -116,9 +116,9 @@ def mixed(tensors: dict[str, Tensor], one: Symmetry, matrix: Tensor) -> None:
 
 
 def _slots(structure: Structure, group: Group) -> list[Slot]:
-    """The columns of the members, a bias together with its weight; none where a buffer is touched:
-    running statistics are no linear map."""
-    if any(member.role == "stat" for member in group.members):
+    """The columns of the members, a bias together with its weight; none where a buffer is touched,
+    since running statistics are no linear map, or a tensor that is used outside of the part."""
+    if any(m.role == "stat" or shared_outside(structure, m.tensor) for m in group.members):
         return []
     uses = {use.weight: use for use in every_use(structure)}
     biases = {use.bias: use.weight for use in uses.values() if use.bias}

@@ -49,21 +49,16 @@ def group_traces(
 ) -> dict[str, Trace]:
     """The order in which the units of each group leave, and the loss at every level.
 
-    batches: calibration inputs without targets. removed: units that left earlier: they leave
+    batches: calibration inputs without targets, of the part where the structure is of one; see
+    ``fitting``. removed: units that left earlier: they leave
     first, at no cost. classes: number of classes of outputs that are logits. weighted: by the
     gradients; otherwise every layer counts by the share of its answer that is lost. memory: bytes
     of moments; more passes are made where they would need more.
     Losses are in nats per sample where outputs are logits.
-    Errors: InputError without batches, for a part of a model, and for inputs that give values
-    which are not finite.
+    Errors: InputError without batches, and for inputs that give values which are not finite.
     """
     if not batches:
         raise InputError("the criterion 'obs' needs calibration inputs; give at least one batch")
-    if structure.part:
-        raise InputError(
-            f"the criterion 'obs' runs whole models, and '{structure.part}' is a part; take "
-            "another criterion, such as 'l2'"
-        )
     found: dict[str, Trace] = {}
     for some in _passes(structure, memory):
         record = Record(model, structure, removed or {}, some, weighted)
