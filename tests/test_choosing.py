@@ -14,6 +14,7 @@ import secateur as sc
 from oracle import call, leaves, randomise
 from secateur.choosing import plan
 from secateur.criteria import CRITERIA
+from secateur.measure.sizes import count_bytes
 from secateur.policies import POLICIES
 from secateur.protocols import Data
 from torchvision_shim import import_torchvision
@@ -133,6 +134,26 @@ def test_an_absolute_budget():
     dense = structure.cost({}).params
     made = plan(model, structure, budget={"params": f"{dense * 0.7 / 1000:.3f}k"})
     assert 0.5 * dense < made.expect["params"][1] <= 0.7 * dense + 1
+
+
+@pytest.mark.parametrize("net", ["basic_blocks", "tied_embedding", "vision_transformer"])
+def test_a_budget_of_bytes_is_that_of_the_file(net, tmp_path):
+    entry = ZOO[net]
+    model = entry.build().eval()
+    structure = sc.trace(model, entry.inputs())
+    for written in ("0.8x", f"{round(count_bytes(model) * 0.8)}B"):
+        made = plan(model, structure, budget={"bytes": written}, scope="knapsack")
+        pruned = sc.apply(model, made, entry.inputs(), structure=structure)
+        sc.save(pruned, tmp_path / "saved")
+        (file,) = (tmp_path / "saved").glob("*.safetensors")
+        assert 0.4 * count_bytes(model) < file.stat().st_size <= 0.8 * count_bytes(model)
+
+
+def test_bytes_count_every_type_and_what_is_no_parameter():
+    model = nn.Sequential(nn.Conv2d(3, 6, 1), nn.BatchNorm2d(6), nn.Conv2d(6, 2, 1)).eval()
+    structure = sc.trace(model, torch.randn(1, 3, 4, 4))
+    assert structure.cost({}).bytes == 4 * (18 + 6 + 4 * 6 + 12 + 2) + 8
+    assert structure.cost({"0": [1, 2]}).bytes == 4 * (12 + 4 + 4 * 4 + 8 + 2) + 8
 
 
 def test_the_plan_says_why_and_what_to_expect():

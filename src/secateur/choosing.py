@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from secateur.criteria import CRITERIA
-from secateur.errors import InputError
+from secateur.errors import BudgetError, InputError
+from secateur.measure.sizes import count_bytes
 from secateur.planning import PruningPlan, describe
 from secateur.policies import POLICIES, Request
 from secateur.policies._request import KINDS
 from secateur.policies._rules import Rule, Rules, resolve
 from secateur.protocols import Criterion, Data, Statistics
-from secateur.quantities import Quantity, parse_quantity
+from secateur.quantities import Quantity, format_bytes, parse_quantity
 from secateur.registry import unknown
 from secateur.repair.streaming import fitting
 from secateur.repair.tracing import group_traces, unit_losses
@@ -55,9 +56,9 @@ def plan(
 
     structure: of this model, from ``trace``. The model is left as it is.
     criterion: what a unit is worth: a name (``secateur.criteria``) or a criterion of your own.
-    budget:    ``flops`` and ``params`` -> at most this much; both hold where both are given. A
-               fraction of dense (0.5, "0.5x", "50%") or a count ("300M"). May be empty where
-               ``layers`` gives ratios.
+    budget:    ``flops``, ``params`` and ``bytes`` (of the file that ``save`` writes) -> at most
+               this much; all that are given hold. A fraction of dense (0.5, "0.5x", "50%"), a
+               count ("300M") or a size ("20MB"). May be empty where ``layers`` gives ratios.
     scope:     ``global``, ``local`` or ``uniform``: how the cut is spread over the groups.
     data:      (inputs, targets) batches, or ``Data``, of whose train split a random 8 batches of
                64 are read; for criteria that need gradients.
@@ -87,7 +88,8 @@ def plan(
     if "losses" in judge.needs:
         statistics = replace(statistics, losses=_losses(model, structure, {}, given, seed))
     rules = resolve(layers or {}, structure, model)
-    request = _request(budget, round_to, floor, rules, normalise or _normaliser(judge))
+    scale = normalise or _normaliser(judge)
+    request = _request(_tensor_bytes(budget, structure, model), round_to, floor, rules, scale)
     remove = choose(judge, structure, statistics, request, scope)
     why = {
         "criterion": _name(criterion),
@@ -191,7 +193,28 @@ def request_for(
     """What a recipe asks of a policy. Errors: InputError, as ``plan``."""
     rules = resolve(layers, structure, model)
     scale = normalise or _normaliser(_judge(criterion))
+    budget = _tensor_bytes(budget, structure, model)
     return replace(_request(budget, round_to, floor, rules, scale), share=min_share)
+
+
+def _tensor_bytes(
+    budget: Mapping[str, Amount], structure: Structure, model: nn.Module
+) -> Mapping[str, Amount]:
+    """The budget with the bytes of a file as those of the tensors in it.
+
+    The header of the dense file is taken for that of the pruned one, which is no longer.
+    """
+    if not isinstance(budget, Mapping) or "bytes" not in budget:
+        return budget
+    whole = count_bytes(model)
+    header = whole - structure.cost({}).bytes
+    limit = parse_quantity(budget["bytes"], "bytes").resolve(whole) - header
+    if limit <= 0:
+        raise BudgetError(
+            f"bytes {budget['bytes']} cannot be reached: the names and shapes in the file alone "
+            f"take {format_bytes(header)}"
+        )
+    return {**budget, "bytes": Quantity(limit, "bytes")}
 
 
 def _losses(
@@ -254,12 +277,12 @@ def _request(
         raise InputError(f"budget is {budget!r}; give a mapping such as {{'flops': 0.5}}")
     budgets: dict[str, Quantity] = {}
     for kind, amount in budget.items():
-        if kind == "flops" or kind == "params":
+        if kind == "flops" or kind == "params" or kind == "bytes":
             budgets[kind] = parse_quantity(amount, kind)
-        elif kind in ("latency", "bytes", "drop"):
+        elif kind in ("latency", "drop"):
             raise InputError(
                 f"plan knows no budget of {kind}, which has to be measured; "
-                "give flops or params here, or the target to secateur.compress"
+                "give flops, params or bytes here, or the target to secateur.compress"
             )
         else:
             raise InputError(unknown("budget", str(kind), KINDS))

@@ -61,6 +61,7 @@ class TargetSection(Section):
 
     flops: _quantity("flops") | None = None  # type: ignore[valid-type]
     params: _quantity("params") | None = None  # type: ignore[valid-type]
+    bytes: _quantity("bytes") | None = None  # type: ignore[valid-type]
 
     def budgets(self) -> dict[str, Quantity]:
         """What is given, read."""
@@ -69,6 +70,8 @@ class TargetSection(Section):
             found["flops"] = parse_quantity(self.flops, "flops")
         if self.params is not None:
             found["params"] = parse_quantity(self.params, "params")
+        if self.bytes is not None:
+            found["bytes"] = parse_quantity(self.bytes, "bytes")
         return found
 
 

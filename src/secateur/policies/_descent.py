@@ -14,7 +14,7 @@ from secateur.planning import StructureLike
 from secateur.planning.fitting import CostLike
 from secateur.policies._ladder import Ladder, ladders
 from secateur.policies._request import Request
-from secateur.quantities import format_count
+from secateur.quantities import format_bytes, format_count
 
 Thresholds = Callable[[Ladder], np.ndarray]
 Rungs = Sequence[int]
@@ -127,11 +127,12 @@ class Search:
         parts = []
         for kind, limit in self.limits.items():
             least, dense = getattr(smallest, kind), getattr(self.dense, kind)
+            written = format_bytes if kind == "bytes" else format_count
             if least > limit:
                 parts.append(
-                    f"{kind} {self.request.budgets[kind]} ({format_count(limit)}) cannot be "
+                    f"{kind} {self.request.budgets[kind]} ({written(limit)}) cannot be "
                     f"reached: the smallest reachable is {_rounded_up(least / dense)} "
-                    f"({format_count(least)} of {format_count(dense)})"
+                    f"({written(least)} of {written(dense)})"
                 )
         request = self.request
         rules = [f"round_to={request.round_to}", f"floor={request.floor}"]

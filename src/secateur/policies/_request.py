@@ -10,7 +10,7 @@ from secateur.errors import InputError
 from secateur.quantities import Quantity
 from secateur.registry import unknown
 
-KINDS = ("flops", "params")
+KINDS = ("flops", "params", "bytes")
 NORMALISERS = ("mean", "max", "sum", "size", "none")
 
 
@@ -18,7 +18,7 @@ NORMALISERS = ("mean", "max", "sum", "size", "none")
 class Request:
     """Budgets, and the rules that a choice keeps.
 
-    budgets:   ``flops`` and ``params`` -> at most this much; several hold at once.
+    budgets:   ``flops``, ``params`` and ``bytes`` -> at most this much; several hold at once.
     round_to:  widths become multiples of this; a group that loses nothing may keep any width.
     floor:     least number of units that stay in a group.
     share:     least share of a group's units that stays, in [0, 1].

@@ -30,10 +30,12 @@ Removal = Mapping[str, Sequence[int]]
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters, and FLOPs per sample (one multiply-add is 2; products and convolutions)."""
+    """Parameters, FLOPs per sample (one multiply-add is 2; products and convolutions), and bytes of
+    all parameters and buffers."""
 
     params: int
     flops: int
+    bytes: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +104,7 @@ class Structure:
         }
 
     def cost(self, remove: Removal) -> Cost:
-        """Parameters and FLOPs after a removal, from the structure alone."""
+        """Parameters, FLOPs and bytes after a removal, from the structure alone."""
         return self._ledger.cost(self.gone(remove)[self.solution.labels])
 
     @cached_property
@@ -144,6 +146,7 @@ class Ledger:
     line: np.ndarray
     starts: np.ndarray
     tensors: tuple[tuple[int, tuple[int, ...]], ...]  # (constant, vectors) per parameter
+    sizes: tuple[tuple[int, tuple[int, ...]], ...]  # the same of bytes, per tensor
     works: tuple[tuple[int, tuple[int, ...]], ...]  # (constant, vectors) per operation
     batch: int
 
@@ -170,6 +173,9 @@ class Ledger:
         tensors = tuple(
             term(1, value) for name, value in tracer.tensors.items() if name not in tracer.buffers
         )
+        sizes = tuple(
+            term(tracer.element_sizes[name], value) for name, value in tracer.tensors.items()
+        )
         works = tuple(
             term(work.constant, work.vectors)
             for work in tracer.works
@@ -177,7 +183,7 @@ class Ledger:
         )
         line = np.concatenate(vectors) if vectors else np.zeros(0, np.int64)
         starts = np.cumsum([0, *(len(v) for v in vectors)])[:-1]
-        return Ledger(line, starts, tensors, works, captured.batch)
+        return Ledger(line, starts, tensors, sizes, works, captured.batch)
 
     def cost(self, gone: np.ndarray) -> Cost:
         """gone: bool [ids]."""
@@ -194,7 +200,8 @@ class Ledger:
                 result += constant
             return result
 
-        return Cost(total(self.tensors), round(2 * total(self.works) / self.batch))
+        flops = round(2 * total(self.works) / self.batch)
+        return Cost(total(self.tensors), flops, total(self.sizes))
 
 
 def _columns_of(matrix: Sparse, rows: np.ndarray) -> np.ndarray:

@@ -87,6 +87,7 @@ class Tracer:
     axes: Axes = field(default_factory=Axes)
     tensors: dict[str, Value] = field(default_factory=dict)  # by canonical name
     aliases: dict[str, str] = field(default_factory=dict)
+    element_sizes: dict[str, int] = field(default_factory=dict)  # bytes, by canonical name
     consumed: list[Ids] = field(default_factory=list)
     produced: list[Ids] = field(default_factory=list)
     values: dict[fx.Node, Any] = field(default_factory=dict)
@@ -120,6 +121,7 @@ class Tracer:
                 self.aliases[name] = known
                 continue
             self.tensors[name] = Value(self.axes.fresh(size) for size in tensor.shape)
+            self.element_sizes[name] = tensor.element_size()
 
     def forked(self) -> Tracer:
         """A copy that can read another graph without changing this one."""
