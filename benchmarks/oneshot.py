@@ -55,6 +55,7 @@ PATIENT = 60.0  # minutes: trials end by their number, so that a busy machine ch
 DEFAULT = _ours("default", refine_minutes=PATIENT)
 NOT_TURNED = _ours("not turned", refine_minutes=PATIENT, turn=False)
 NO_TRIALS = _ours("no trials", refine=0)
+ON_NOISE = _ours("calibrated on noise, no trials", refine=0, calibrate="noise")
 UNIFORM = _ours("no trials, same share everywhere", scope="uniform", refine=0)
 L2_COMPENSATED = _ours("l2, same share, compensated", criterion="l2", scope="uniform",
                        compensate=True)  # fmt: skip
@@ -66,7 +67,7 @@ THEIRS = tuple(
 )
 MAIN = (DEFAULT, *THEIRS, L2_UNIFORM, RANDOM)
 # What each part is worth: one seed, measured at the end.
-PARTS = (NO_TRIALS, UNIFORM, L2_COMPENSATED, NOT_TURNED)
+PARTS = (NO_TRIALS, UNIFORM, L2_COMPENSATED, NOT_TURNED, ON_NOISE)
 CONTESTANTS = (*MAIN, *PARTS)
 
 

@@ -75,6 +75,9 @@ class TargetSection(Section):
         return found
 
 
+NOISE = "noise"  # of pruning.calibrate; everything else is a data spec
+
+
 class PruningSection(Section):
     """What goes. ``layers`` maps a name, a glob or ``type:NAME`` to a share, or to ``keep``."""
 
@@ -92,6 +95,7 @@ class PruningSection(Section):
     refine: int = Field(default=24, ge=0)
     refine_minutes: float = Field(default=3.0, ge=0)
     recalibrate: bool = True
+    calibrate: str = ""
 
     def resolved(self, calibrated: bool) -> PruningSection:
         """With what was left open: by layer-wise reconstruction where there are calibration
@@ -150,7 +154,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _resolve(self) -> Recipe:
-        calibrated = self.data is not None
+        calibrated = self.data is not None or bool(self.pruning.calibrate)
         # frozen for everyone else: this is still the construction
         object.__setattr__(self, "pruning", self.pruning.resolved(calibrated))
         return self

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.choosing import Judged
+from secateur.job.calibrating import is_foreign
 from secateur.job.work import Work
 from secateur.policies import POLICIES, Request
 from secateur.quantities import Quantity
@@ -71,7 +72,10 @@ def allocate(
         if half is None or pruning.criterion != "obs":
             return
         remove = POLICIES.get("knapsack")(judged.scores, work.structure, half)
-        found = compensate(dense, work.structure, remove, measure.fit, measure.seed)
+        found = compensate(
+            dense, work.structure, remove, measure.fit, measure.seed,
+            foreign=is_foreign(work.recipe),
+        )  # fmt: skip
         on = again(with_solved(dense, work.structure, {}, found.tensors), remove)
         yield Table("knapsack in two rounds", on.scores, on.request)
 
@@ -142,8 +146,9 @@ class _Trials:
         if key not in self.known:
             begun = time.perf_counter()
             found = compensate(
-                self.dense, self.work.structure, remove, self.fit, self.seed, self.held
-            )
+                self.dense, self.work.structure, remove, self.fit, self.seed, self.held,
+                foreign=is_foreign(self.work.recipe),
+            )  # fmt: skip
             wanted, given = found.wanted[len(self.fit) :], found.answers[len(self.fit) :]
             losses = divergences(wanted, given, self.classes)
             self.known[key] = losses, time.perf_counter() - begun

@@ -5,14 +5,18 @@ from __future__ import annotations
 import torch
 
 from secateur.choosing import judge_next
+from secateur.job.calibrating import calibration, is_foreign
 from secateur.job.work import Work
 from secateur.policies import POLICIES
 from secateur.protocols import Statistics, UnitGroup
 
 
 def check_target(work: Work) -> None:
-    """Errors: BudgetError with the smallest cost in reach, which no score has a say in."""
+    """Errors: BudgetError with the smallest cost in reach, which no score has a say in; InputError
+    for other calibration samples that are not there."""
     pruning = work.recipe.pruning
+    if is_foreign(work.recipe):
+        calibration(work.recipe, work.subject)
     judged = judge_next(
         work.dense,
         work.dense,

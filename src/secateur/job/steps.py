@@ -15,6 +15,7 @@ from secateur.choosing import Judged, count_classes, judge_next
 from secateur.config import Recipe, TrainingSection
 from secateur.errors import InputError
 from secateur.job.allocating import allocate
+from secateur.job.calibrating import calibration, is_foreign
 from secateur.job.evidence import evidence
 from secateur.job.listening import Listener, plain
 from secateur.job.turning import turned
@@ -55,14 +56,19 @@ def prune(work: Work, step: int) -> dict[str, Any]:
         pruned = work.model()
         tensors = unscaled(pruned, structure, origin_of(pruned).scales)
         dense = with_tensors(copied(dense), structure, embed(structure, removed, tensors))
-    calibration: list[Any] | None = None
-    if work.subject.data is not None:
-        calibration = list(_calibration(recipe, work.subject))
+    samples = calibration(recipe, work.subject)
+    foreign = is_foreign(recipe)
+    notes = []
+    if foreign:
+        notes.append(
+            f"calibrated on {pruning.calibrate} instead of training samples; what is left will "
+            "answer worse than it could"
+        )
     given: list[Any] = []
     classes = None
-    if pruning.compensate and calibration is not None:
-        given = fitting(dense, structure, [batch for batch, _ in calibration])
-        classes = None if structure.part else count_classes(dense, calibration[0])
+    if pruning.compensate and samples is not None:
+        given = fitting(dense, structure, [batch for batch, _ in samples])
+        classes = None if structure.part else count_classes(dense, samples[0])
     told: list[dict[str, Any]] = []
     # Only these scores are of the dense-shaped model; others are of the pruned one, as it is.
     if pruning.turn and given and (before is None or pruning.criterion == "obs"):
@@ -78,7 +84,7 @@ def prune(work: Work, step: int) -> dict[str, Any]:
             work.subject.example_inputs,
             criterion=pruning.criterion,
             budget=_budget_of_step(recipe, structure.cost({}), step),
-            data=calibration,
+            data=samples,
             round_to=pruning.round_to,
             floor=pruning.floor,
             min_share=pruning.min_share,
@@ -107,17 +113,18 @@ def prune(work: Work, step: int) -> dict[str, Any]:
     inputs = work.subject.example_inputs
     solved: tuple[Solved, ...] = ()
     if given:
-        found = compensate(dense, structure, remove, given, recipe.seed + step)
+        found = compensate(dense, structure, remove, given, recipe.seed + step, foreign=foreign)
         dense, solved = with_solved(dense, structure, remove, found.tensors), found.solved
         clock.lap("compensate")
     result = apply(dense, plan, inputs, pruning.method, structure=structure)
     clock.lap("apply")
     verdict = verify(dense, result, plan, inputs, structure, strict=True)
     clock.lap("verify")
-    for note in origin_of(result).notes:
+    notes += origin_of(result).notes
+    for note in notes:
         work.listener.say(note)
-    if pruning.recalibrate and calibration is not None:
-        recalibrate(result, calibration)
+    if pruning.recalibrate and samples is not None and not foreign:
+        recalibrate(result, samples)
     clock.lap("recalibrate")
     save(result.eval(), work.folder / "steps" / stage.replace(" ", "-"))
     metric = validated(recipe, work.subject, result)
@@ -141,7 +148,7 @@ def prune(work: Work, step: int) -> dict[str, Any]:
         "turned": told,
         **evidence(structure, judged, pruning.scope, remove, solved),
         "surgery": origin_of(result).kind,
-        "notes": list(origin_of(result).notes),
+        "notes": notes,
     }
 
 
@@ -296,17 +303,6 @@ def _validator(recipe: Recipe, subject: Subject) -> Callable[[nn.Module], dict[s
         return {name: float(value) for name, value in found.items()}
 
     return validate
-
-
-def _calibration(recipe: Recipe, subject: Subject) -> Any:
-    """A fixed draw of training batches: never validation, never test."""
-    assert subject.data is not None and recipe.data is not None
-    left = recipe.data.calibration
-    for inputs, targets in batches(subject.data.train, recipe.data.batch_size, seed=recipe.seed):
-        yield inputs, targets
-        left -= recipe.data.batch_size
-        if left <= 0:
-            return
 
 
 def _budget_of_step(recipe: Recipe, dense: Any, step: int) -> dict[str, Quantity]:

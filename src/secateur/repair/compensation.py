@@ -85,12 +85,15 @@ def compensate(
     seed: int = 0,
     held: Sequence[ExampleInputs] = (),
     cut: Cut | None = None,
+    foreign: bool = False,
 ) -> Compensation:
     """Tensors for the dense model with which the pruned one answers best.
 
     batches: calibration inputs without targets, of the part where the structure is of one; see
     ``fitting``. held: inputs that are answered, and from which
     nothing is learnt. cut: what single weights of each layer become, once its inputs are known.
+    foreign: whether the inputs are others than the network was trained for: statistics of batch
+    norms are then changed by what the removal changes, and not computed anew.
     What left is zero in the tensors of the layers that were solved; all others, and all biases
     and statistics, are whole.
     Errors: InputError without batches, and for batches of another size than the model was captured
@@ -109,7 +112,9 @@ def compensate(
     own = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
     dense = Side(structure, {}, own, every)
     pruned = Side(structure, remove, own, every)
-    solver = _Solver(structure, structure.kept(remove), dense, pruned, seed, len(batches), cut)
+    solver = _Solver(
+        structure, structure.kept(remove), dense, pruned, seed, len(batches), cut, foreign
+    )
     solver.solve_shared(lambda: Side(structure, {}, own, batches))
     wanted, answers = walk(structure, [dense, pruned], solver.before)
     return Compensation(
@@ -120,8 +125,9 @@ def compensate(
 class _Solver:
     def __init__(
         self, structure: Structure, kept: Mapping[tuple[str, int], np.ndarray], dense: Side,
-        pruned: Side, seed: int, batches: int, cut: Cut | None,
+        pruned: Side, seed: int, batches: int, cut: Cut | None, foreign: bool,
     ) -> None:  # fmt: skip
+        self.foreign = foreign
         self.structure, self.kept = structure, kept
         self.dense, self.pruned, self.batches, self.cut = dense, pruned, batches, cut
         self.readers = {reader.node: reader for reader in readers(structure)}
@@ -173,9 +179,14 @@ class _Solver:
         given, right = self._seen(self.pruned, x), self._seen(self.dense, x)
         if all(map(torch.equal, given, right)):
             return
-        mean, variance = statistics(given)
-        for place, value in ((3, mean), (4, variance)):
-            name = str(node.args[place].target)  # type: ignore[union-attr]
+        names = [str(node.args[place].target) for place in (3, 4)]  # type: ignore[union-attr]
+        found = mean, variance = statistics(given)
+        if self.foreign:
+            own_mean, own_variance = (self.dense.tensors[name].double() for name in names)
+            before_mean, before_variance = statistics(right)
+            ratio = variance / before_variance.clamp(min=1e-12)
+            found = own_mean + mean - before_mean, own_variance * ratio
+        for name, value in zip(names, found, strict=True):
             self._write(name, value)
 
     def _seen(self, side: Side, node: fx.Node) -> list[Any]:
