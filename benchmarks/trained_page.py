@@ -37,8 +37,8 @@ def page(rows: Sequence[Row]) -> str:
         for budget in BUDGETS:
             section = _section(net, budget, before, after)
             if section:
-                parts += [f"## {net}, {budget:.0%} of the FLOPs\n", section]
-    parts += ["## Where the lead goes\n", _lead(before, after)]
+                parts += [f"\n## {net}, {budget:.0%} of the FLOPs\n", section]
+    parts += ["\n## Where the lead goes\n", _lead(before, after)]
     return "\n".join(parts) + "\n"
 
 

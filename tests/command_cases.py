@@ -30,6 +30,7 @@ RECIPE: dict[str, Any] = {
     "model": "net.py:build",
     "data": {"source": "digits", "limit": 60, "batch_size": 20},
     "target": {"flops": "0.5x"},
+    "pruning": {"refine": 2},  # fewer trials: these tests are about other things
     "export": [],
     "latency": None,
     "threads": 1,
