@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -317,7 +318,7 @@ def genetic(scores, structure, share: float, seed: int, evaluations: int = 100) 
     people = [feasible(lambda: generator.random(len(orders))) for _ in range(20)]
     people.sort(key=lambda one: one[0])
     for _ in range(evaluations - len(people)):
-        born = feasible(lambda: child([genes for _, genes in people], generator))  # noqa: B023
+        born = feasible(partial(child, [genes for _, genes in people], generator))
         people = sorted([*people, born], key=lambda one: one[0])[:20]
     return people[0][0]
 

@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from command_cases import secateur, write_recipe
 from secateur.planning import PruningPlan
+from secateur.surgery.storing import read_tensors
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +107,35 @@ def test_trials_of_an_interrupted_run_are_not_measured_again(place):
     (event,) = [event for event in events if event["stage"] == "prune 1"]
     assert event["trials"][1]["loss"] == 0.0
     assert event["trials"][0]["seconds"] == lines[0][2]
+
+
+LINEAR = """
+from torch import nn
+
+def build() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.Linear(20, 16), nn.ReLU(),
+                         nn.Linear(16, 10))
+"""
+
+
+def test_plans_of_a_turned_run_come_with_the_weights_they_are_for(tmp_path):
+    (tmp_path / "linear.py").write_text(LINEAR, encoding="utf-8")
+    write_recipe(tmp_path, model="linear.py:build")
+    done = secateur(tmp_path, "run", "recipe.yaml", "--output", "run", "--json")
+    assert done.returncode in (0, 3), done.stderr
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert [one["group"] for one in metrics["choice"]["turned"]] == ["1"]
+    document = answered(secateur(tmp_path, "solve", "run", "--target", "flops=0.4x", "--json"))
+    (row,) = document["plans"]
+    turned, given = (
+        read_tensors(tmp_path / path) for path in (document["weights"], "run/dense.safetensors")
+    )
+    assert not torch.equal(turned["1.weight"], given["1.weight"])
+    wide = turned["2.weight"] @ turned["1.weight"]
+    torch.testing.assert_close(wide, given["2.weight"] @ given["1.weight"], rtol=1e-4, atol=1e-5)
+    done = secateur(tmp_path, "apply", row["plan"], "linear.py:build", "--weights",
+                    document["weights"], "--input", "1,1,8,8", "--output", "pruned")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "verified" in done.stdout
+    shown = secateur(tmp_path, "solve", "run", "--target", "flops=0.4x")
+    assert f"--weights {document['weights']}" in shown.stdout

@@ -214,6 +214,29 @@ def test_a_turned_cut_loses_less():
     assert lost(turned) < 0.1 * lost(model)
 
 
+def test_constant_inputs_leave_everything_finite_and_the_answers_as_they_were():
+    """Every moment is that of rounding alone."""
+    torch.manual_seed(6)
+    model = Attention().eval()
+    structure = sc.trace(model, tokens())
+    x = torch.ones(16, 7, 9)
+    found = turn(model, structure, [x])
+    own = {n: t.detach() for n, t in named_tensors(model).items()}
+    other = with_tensors(copied(model), structure, own | dict(found.tensors))
+    torch.testing.assert_close(other(x), model(x), rtol=1e-4, atol=1e-5)
+    assert all(torch.isfinite(tensor).all() for tensor in found.tensors.values())
+
+
+def test_values_that_are_not_finite_are_said():
+    torch.manual_seed(7)
+    model = Attention().eval()
+    structure = sc.trace(model, tokens())
+    bad = tokens(4)
+    bad[1, 2, 3] = float("inf")
+    with pytest.raises(sc.InputError, match="not finite"):
+        turn(model, structure, [tokens(4), bad])
+
+
 def test_a_run_turns_and_says_so():
     torch.manual_seed(5)
     model = Attention().eval()

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError
 from secateur.repair.likelihood import sampled_score
-from secateur.repair.readers import Reader, every_use, matrices, outputs, windows
+from secateur.repair.readers import Reader, every_use, matrices, outputs, sample_limit, windows
 from secateur.repair.recurrences import (
     Recurrence,
     inner_readers,
@@ -33,7 +33,6 @@ from secateur.surgery.reference import ZeroedReference
 from secateur.surgery.tensors import named_tensors
 
 aten = torch.ops.aten
-SAMPLES_PER_INPUT, LEAST_SAMPLES = 32, 8192
 FULL_GRADIENTS = 1024  # outputs of a layer up to which gradients keep their correlations
 
 
@@ -212,7 +211,7 @@ class _Probe(ZeroedReference):
         sums = self.record.sums[reader.weight]
         shape = self.record.structure.shapes[reader.weight]
         inputs = sums.inputs.shape[1]
-        limit = -(-max(LEAST_SAMPLES, SAMPLES_PER_INPUT * inputs) // self.batches)
+        limit = -(-sample_limit(inputs) // self.batches)
         with torch.no_grad():
             flat = self._windows(reader, x, shape, limit)
             # in the type of the network: rounding is far below the damping

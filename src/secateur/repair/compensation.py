@@ -25,6 +25,7 @@ from secateur.repair.readers import (
     drawn,
     matrices,
     readers,
+    sample_limit,
     shared_readers,
     weight_of,
 )
@@ -35,8 +36,6 @@ from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size
 from secateur.structure.structure import Removal, Structure
 from secateur.surgery.tensors import named_tensors
 
-SAMPLES_PER_INPUT = 32  # places of images beyond this many for each input of a layer add little
-LEAST_SAMPLES = 8192
 CLAMP = 3.0  # standard deviations of the answer by which a target may move for a skip path
 
 
@@ -90,10 +89,10 @@ def compensate(
     """Tensors for the dense model with which the pruned one answers best.
 
     batches: calibration inputs without targets, of the part where the structure is of one; see
-    ``fitting``. held: inputs that are answered, and from which
-    nothing is learnt. cut: what single weights of each layer become, once its inputs are known.
-    foreign: whether the inputs are others than the network was trained for: statistics of batch
-    norms are then changed by what the removal changes, and not computed anew.
+    ``fitting``. held: inputs that are answered, and from which nothing is learnt.
+    cut: what single weights of each layer become, once its inputs are known. foreign: whether the
+    inputs are others than the network was trained for: statistics of batch norms are then changed
+    by what the removal changes, and not computed anew.
     What left is zero in the tensors of the layers that were solved; all others, and all biases
     and statistics, are whole.
     Errors: InputError without batches, and for batches of another size than the model was captured
@@ -241,7 +240,7 @@ class _Solver:
         """Samples of what a map reads and should answer; uses: how many of them share the limit."""
         shape = self.structure.shapes[reader.weight]
         inputs = matrices(reader, torch.empty(tuple(shape), device="meta")).shape[2]
-        limit = max(LEAST_SAMPLES, SAMPLES_PER_INPUT * inputs) // uses
+        limit = sample_limit(inputs) // uses
         return drawn(reader, given, targets, shape, limit, self.generator)
 
     def _fit(self, reader: Reader, x: Tensor, t: Tensor) -> None:

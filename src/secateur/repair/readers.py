@@ -21,6 +21,8 @@ from secateur.structure.parts import belongs
 from secateur.structure.structure import Structure
 
 aten = torch.ops.aten
+SAMPLES_PER_INPUT = 32  # places of images beyond this many for each input of a layer add little
+LEAST_SAMPLES = 8192
 
 _CONVOLUTIONS = (aten.conv1d, aten.conv2d, aten.conv3d)
 _TRANSPOSED = (aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d)
@@ -142,6 +144,8 @@ def _parameter(structure: Structure, node: Any) -> str:
 
 def shared_outside(structure: Structure, name: str) -> bool:
     """Whether a tensor of a part has a name outside of it as well."""
+    if not structure.part:
+        return False
     names = [name, *(alias for alias, first in structure.aliases.items() if first == name)]
     return not all(belongs(each, structure.part) for each in names)
 
@@ -238,6 +242,11 @@ def drawn(
         xs.append(wide)
         ts.append(answer)
     return torch.cat(xs, 2), torch.cat(ts, 2)
+
+
+def sample_limit(inputs: int) -> int:
+    """How many samples say what there is to say of a map of so many inputs."""
+    return max(LEAST_SAMPLES, SAMPLES_PER_INPUT * inputs)
 
 
 def _samples(reader: Reader, y: Tensor) -> int:

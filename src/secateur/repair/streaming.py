@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError
 from secateur.structure.boundary import flat_outputs
-from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size
+from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size, samples_of
 from secateur.structure.parts import arguments_of
 from secateur.structure.structure import Removal, Structure
 from secateur.surgery.reference import ZeroedReference
@@ -57,20 +57,13 @@ def fitting(
 def _split(batch: ExampleInputs, size: int) -> list[ExampleInputs]:
     count = batch_size(as_arguments(batch)) or 1
 
-    def part(start: int) -> ExampleInputs:
-        def cut(leaf: Any) -> Any:
-            if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == count:
-                return leaf[start : start + size]
-            return leaf
-
-        return pytree.tree_map(cut, batch)
-
     if count < size:
         raise InputError(
             f"torch.export captured this model for batches of {size} alone, and a calibration "
             f"batch holds {count}; give batches of at least {size} (data.batch_size)"
         )
-    return [part(start) for start in range(0, count - size + 1, size)]
+    starts = range(0, count - size + 1, size)
+    return [samples_of(batch, start, start + size) for start in starts]
 
 
 def bytes_per_sample(structure: Structure) -> int:

@@ -16,7 +16,7 @@ is found is then tried with a random A, far from I, in float64.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.repair.readers import Reader, every_use, shared_outside
 from secateur.structure.groups import Group
-from secateur.structure.inputs import ExampleInputs, as_arguments
+from secateur.structure.inputs import ExampleInputs, as_arguments, samples_of
 from secateur.structure.structure import Removal, Structure
 from secateur.surgery.reference import InDouble, ZeroedReference, double
 from secateur.surgery.tensors import named_tensors
@@ -79,12 +79,16 @@ def symmetries(
     """
     own = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
     gone = removed or {}
-    slots = {group.name: _slots(structure, group) for group in structure.groups}
+    uses = {use.weight: use for use in every_use(structure)}
+    slots = {group.name: _slots(structure, group, uses) for group in structure.groups}
     slots = {name: some for name, some in slots.items() if len(some) > 1}
     if not slots:
         return []
     names = {place[0] for some in slots.values() for slot in some for place in slot.places}
-    probe = _Gradients(structure, gone, own, names, _few(structure, batch), seed)
+    few = samples_of(batch, 0, SAMPLES) if structure.captured.dynamic else batch
+    probe = _Gradients(structure, gone, own, names, few, seed)
+    if not probe.gradients:
+        return []
     found = []
     for group in structure.groups:
         units = np.setdiff1d(np.arange(group.size), np.asarray(gone.get(group.name, ()), np.int64))
@@ -115,12 +119,11 @@ def mixed(tensors: dict[str, Tensor], one: Symmetry, matrix: Tensor) -> None:
                 tensors[name] = tensors[name].index_copy(dim, place, turned.to(part))
 
 
-def _slots(structure: Structure, group: Group) -> list[Slot]:
+def _slots(structure: Structure, group: Group, uses: Mapping[str, Reader]) -> list[Slot]:
     """The columns of the members, a bias together with its weight; none where a buffer is touched,
     since running statistics are no linear map, or a tensor that is used outside of the part."""
     if any(m.role == "stat" or shared_outside(structure, m.tensor) for m in group.members):
         return []
-    uses = {use.weight: use for use in every_use(structure)}
     biases = {use.bias: use.weight for use in uses.values() if use.bias}
     weights = {m.tensor for m in group.members}
     held: dict[str, list[tuple[str, int, np.ndarray]]] = {}
@@ -140,20 +143,6 @@ def _slots(structure: Structure, group: Group) -> list[Slot]:
                 places += [p for p in held.get(member.tensor, []) if np.array_equal(p[2], column)]
             found.append(Slot(tuple(places), use, inward))
     return found
-
-
-def _few(structure: Structure, batch: ExampleInputs) -> ExampleInputs:
-    """The first samples, as many as the captured graph takes."""
-    if not structure.captured.dynamic:
-        return batch
-    leaves = [x for x in pytree.tree_leaves(batch) if isinstance(x, Tensor) and x.dim()]
-    count = len(leaves[0]) if leaves else 0
-
-    def cut(leaf: object) -> object:
-        whole = isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == count
-        return leaf[:SAMPLES] if whole else leaf  # type: ignore[index]
-
-    return pytree.tree_map(cut, batch)
 
 
 class _Gradients:
@@ -253,8 +242,6 @@ def _of_group(
     columns = []
     for slot in slots:
         columns += [probe.products(slot, first, second), -probe.products(slot, second, first)]
-    if not probe.gradients:
-        return []
     matrix = torch.stack(columns, 1).numpy()
     sizes = np.linalg.norm(matrix, axis=0)
     live = np.flatnonzero(sizes > NOTHING * max(sizes.max(), 1e-300))

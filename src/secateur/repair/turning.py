@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from secateur.errors import InputError
 from secateur.repair.readers import outputs
 from secateur.repair.symmetries import Slot, Symmetry, mixed, symmetries
 from secateur.structure.inputs import ExampleInputs, as_arguments
@@ -26,7 +27,8 @@ from secateur.surgery.reference import ZeroedReference
 from secateur.surgery.tensors import named_tensors
 
 FLOOR = 1e-4  # of the largest: below, what a unit carries is taken for this much
-DAMPING = 1e-6  # of the mean of the diagonal
+ROUNDING = 1e-3  # of the answers, by which rounding may change them
+DAMPING = 1e-6  # of the largest moment in any direction
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +52,9 @@ def turn(
 ) -> Turned:
     """Tensors for the model with which it answers as before, its units in the order of their worth.
 
-    batches: calibration inputs without targets. removed: units that left earlier stay out.
+    batches: calibration inputs without targets. removed: units that left earlier stay out. Nothing
+    is turned where the rounding of a narrow type would change the answers.
+    Errors: InputError for inputs that give values which are not finite.
     """
     found = [one for one in symmetries(model, structure, batches[0], removed, seed) if _known(one)]
     own = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
@@ -63,12 +67,46 @@ def turn(
             collected.run(*pytree.tree_leaves(as_arguments(batch)), enable_io_processing=False)
     spectra = []
     for one in found:
-        matrix, spectrum = _balanced(*_sides(one, collected, own))
+        carried, read = _sides(one, collected, own)
+        if not bool(torch.isfinite(carried).all() and torch.isfinite(read).all()):
+            raise InputError(
+                f"the calibration inputs give the units of '{one.group}' values that are not "
+                "finite; check the data, and the weights before them"
+            )
+        matrix, spectrum = _balanced(carried, read)
         mixed(tensors, one, matrix)
         spectra.append(spectrum)
     changed = {place[0] for one in found for slot in (*one.straight, *one.inverse)
                for place in slot.places}  # fmt: skip
+    tied = {name: tensors[structure.aliases.get(name, name)] for name in own}
+    if _moved(structure, removed or {}, own, tied, batches[0]) > ROUNDING:
+        return Turned({}, (), ())
     return Turned({name: tensors[name] for name in changed}, tuple(found), tuple(spectra))
+
+
+def _moved(
+    structure: Structure,
+    removed: Removal,
+    own: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    batch: ExampleInputs,
+) -> float:
+    """By how much of their norm the answers change, in the types of the network: rounding alone."""
+    flat = pytree.tree_leaves(as_arguments(batch))
+    with torch.no_grad():
+        before, after = (
+            ZeroedReference(structure, removed, some, wide=False).run(
+                *flat, enable_io_processing=False
+            )
+            for some in (own, tensors)
+        )
+    pairs = zip(pytree.tree_leaves(before), pytree.tree_leaves(after), strict=True)
+    changes = [
+        float((a.double() - b.double()).norm()) / max(float(a.double().norm()), 1e-300)
+        for a, b in pairs
+        if isinstance(a, Tensor) and a.is_floating_point()
+    ]
+    return max(changes, default=0.0)
 
 
 def _known(one: Symmetry) -> bool:
@@ -98,17 +136,18 @@ def _sides(one: Symmetry, collected: _Carried, own: Mapping[str, Tensor]) -> tup
 
 
 def _balanced(carried: Tensor, read: Tensor) -> tuple[Tensor, np.ndarray]:
-    """A with A carried A^T = A^-T read A^-1 = diag(spectrum), which falls."""
-    mean = float(carried.diagonal().mean())
-    damped = carried + (DAMPING * mean + 1e-300) * torch.eye(len(carried), dtype=carried.dtype)
-    half = torch.linalg.cholesky(damped)
-    values, vectors = torch.linalg.eigh(half.T @ read @ half)
-    spectrum = values.flip(0).clamp(min=0).sqrt()
-    scale = spectrum.clamp(min=FLOOR * float(spectrum[0]) + 1e-300).sqrt()
-    inverse = torch.linalg.solve_triangular(
-        half, torch.eye(len(half), dtype=half.dtype), upper=False
-    )
-    return scale[:, None] * (vectors.flip(1).T @ inverse), spectrum.numpy()
+    """A with A carried A^T = A^-T read A^-1 = diag(spectrum), which falls; the identity where
+    nothing is carried or read."""
+    values, vectors = torch.linalg.eigh(carried)
+    if float(values[-1]) > 0:
+        root = values.clamp(min=DAMPING * float(values[-1])).sqrt()
+        half = vectors * root
+        found, turns = torch.linalg.eigh(half.T @ read @ half)
+        spectrum = found.flip(0).clamp(min=0).sqrt()
+        if float(spectrum[0]) > 0:
+            scale = spectrum.clamp(min=FLOOR * float(spectrum[0])).sqrt()
+            return scale[:, None] * (turns.flip(1).T @ (vectors / root).T), spectrum.numpy()
+    return torch.eye(len(carried), dtype=carried.dtype), np.zeros(len(carried))
 
 
 class _Carried(ZeroedReference):

@@ -46,6 +46,16 @@ def is_batched(leaf: Any) -> bool:
     return isinstance(leaf, torch.Tensor) and leaf.dim() > 0
 
 
+def samples_of(example_inputs: ExampleInputs, start: int, stop: int) -> Any:
+    """Some of the samples; tensors of another first size than the batch's stay whole."""
+    count = batch_size(as_arguments(example_inputs))
+
+    def cut(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor[start:stop] if is_batched(tensor) and len(tensor) == count else tensor
+
+    return map_tensors(cut, example_inputs)
+
+
 def repeated(arguments: Any, size: int) -> Any:
     """A batch of 1 repeated to ``size``; other batches are returned as they are."""
     if batch_size(arguments) != 1:

@@ -235,7 +235,8 @@ def _unique_tensors(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """safetensors, replaced in one step."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({name: t.clone() for name, t in tensors.items()}, partial)
+    plain = torch.contiguous_format
+    save_file({name: t.clone(memory_format=plain) for name, t in tensors.items()}, partial)
     os.replace(partial, path)
 
 
