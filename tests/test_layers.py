@@ -16,11 +16,11 @@ import pytest
 import secateur
 
 FLOORS = {
-    0: "errors registry quantities protocols",
+    0: "errors registry quantities protocols places",
     1: "structure",
     2: "journal planning surgery masks verification repair measure runtimes training",
     3: "criteria policies schedules regularisers searching metrics sources exporters reports",
-    4: "job config choosing refining boundary",
+    4: "job config choosing predicting refining boundary",
     5: "cli dashboard __init__ __main__",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}

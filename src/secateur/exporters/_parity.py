@@ -21,6 +21,9 @@ class Parity:
     checked: tuple[int, ...]
 
 
+UNCHECKED = Parity(float("nan"), float("nan"), ())
+
+
 def parity(exportable: Exportable, run: Callable[[Arguments], list[np.ndarray]]) -> Parity:
     """Compare ``run`` with the PyTorch model on the example and on drawn inputs.
 

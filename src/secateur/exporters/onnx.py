@@ -20,7 +20,7 @@ from secateur.errors import ExportError, InputError
 from secateur.exporters import exporter, writes
 from secateur.exporters._files import staged, target
 from secateur.exporters._names import input_names, output_names
-from secateur.exporters._parity import parity
+from secateur.exporters._parity import UNCHECKED, parity
 from secateur.exporters._program import Exportable, captured
 from secateur.exporters._result import ExportResult
 from secateur.runtimes.onnxruntime import session
@@ -40,10 +40,12 @@ def export_onnx(
     path: str | os.PathLike[str],
     opset: int | None = None,
     dynamic_batch: bool = True,
+    check: bool = True,
 ) -> ExportResult:
     """ONNX in one file with its weights, checked in ONNX Runtime against the PyTorch model.
 
     opset: None for the exporter's default. dynamic_batch: False keeps the size of the example.
+    check: False compares nothing, for a file that is only timed.
     Outputs are compared on the example inputs and on drawn inputs at batch 1 and 3 (at the one
     possible size where the batch is fixed). Equal tensors are stored once, so a net with many
     zero weights gives a smaller file. Above 2 GB the weights lie in ``<path>.data``.
@@ -65,7 +67,7 @@ def export_onnx(
         if opset is not None and written != opset:
             notes.append(f"the file has opset {written}; it cannot be converted to {opset}")
         size = sum(file.stat().st_size for file in partial.parent.iterdir())
-        checks = parity(exportable, session(partial))
+        checks = parity(exportable, session(partial)) if check else UNCHECKED
     seconds = time.perf_counter() - start
     return ExportResult(
         "onnx",

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.exporters import exporter, writes
 from secateur.exporters._files import staged, target
-from secateur.exporters._parity import parity
+from secateur.exporters._parity import UNCHECKED, parity
 from secateur.exporters._program import Arguments, captured
 from secateur.exporters._result import ExportResult
 from secateur.structure.caches import known_caches
@@ -27,10 +27,12 @@ def export_program(
     example_inputs: ExampleInputs,
     path: str | os.PathLike[str],
     dynamic_batch: bool = True,
+    check: bool = True,
 ) -> ExportResult:
     """PyTorch's exported program (.pt2), read back and compared with the model.
 
-    dynamic_batch: False keeps the size of the example inputs.
+    dynamic_batch: False keeps the size of the example inputs. check: False compares nothing, for
+    a file that is only timed.
     Errors: CaptureError where torch.export cannot follow; ExportError where the file computes
     something else; InputError for the path or inputs that do not fit.
     """
@@ -50,7 +52,7 @@ def export_program(
             leaves = pytree.tree_leaves(again(*arguments[0], **arguments[1]))
             return [leaf.numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
-        checks = parity(exportable, run)
+        checks = parity(exportable, run) if check else UNCHECKED
     return ExportResult(
         "torch-export",
         path,

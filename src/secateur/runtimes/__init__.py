@@ -1,1 +1,84 @@
-"""What runs a model: PyTorch itself, and the runtimes that exported files live on."""
+"""What runs a model: PyTorch itself, and the runtimes that exported files live on.
+
+A runtime is a function (source, threads, precision, profile) -> Engine in a file of its own;
+``loads`` says which sources it takes and in which precisions it works. The source is a path; for a
+single layer of a latency table, which is never written to disk, also what the path would hold.
+``profile`` asks for an engine that can tell the time of its steps, where the runtime can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from secateur.errors import InputError
+from secateur.registry import Registry
+
+if TYPE_CHECKING:
+    from secateur.runtimes._engine import Engine
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Runtime(Protocol):
+    """Loads a source. Errors: InputError, also where its package is not installed."""
+
+    def __call__(
+        self, source: Any, threads: int = 1, precision: str = "f32", profile: bool = False
+    ) -> Engine: ...
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """suffixes: of the files that a runtime loads, the one to export first. precisions: in which
+    it can compute, the default first. wall: whether its work is not seen in the CPU time of this
+    process. slow: whether it takes seconds to load, so that fewer layers are measured."""
+
+    suffixes: tuple[str, ...]
+    precisions: tuple[str, ...] = ("f32",)
+    wall: bool = False
+    slow: bool = False
+
+
+ABILITIES: dict[str, Abilities] = {}
+
+RUNTIMES: Registry[Runtime] = Registry("runtime", package="secateur.runtimes")
+runtime = RUNTIMES.register
+
+
+def loads(
+    *suffixes: str,
+    precisions: tuple[str, ...] = ("f32",),
+    wall: bool = False,
+    slow: bool = False,
+) -> Callable[[Function], Function]:
+    """Say what a runtime can do; stands below ``@runtime``."""
+
+    def note(function: Function) -> Function:
+        ABILITIES[function.__module__] = Abilities(suffixes, precisions, wall, slow)
+        return function
+
+    return note
+
+
+def abilities(name: str) -> Abilities:
+    """Of the runtime of that name. Errors: InputError for an unknown one."""
+    return ABILITIES[RUNTIMES.get(name).__module__]
+
+
+def load(
+    name: str, source: Any, threads: int = 1, precision: str = "", profile: bool = False
+) -> Engine:
+    """Load with the runtime of that name.
+
+    precision: "" for its default. profile: as ``Runtime`` says. Errors: InputError for an unknown runtime, a precision that it
+    does not have, threads that the machine does not have, and as the runtime itself.
+    """
+    known = abilities(name).precisions
+    precision = precision or known[0]
+    if precision not in known:
+        raise InputError(
+            f"the runtime {name} has no precision {precision!r}; it has {', '.join(known)}"
+        )
+    return RUNTIMES.get(name)(source, threads, precision, profile)

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError
+from secateur.runtimes import loads, runtime
+from secateur.runtimes._engine import Engine
+from secateur.runtimes._programs import engine_of, fixed_threads, program_of
 from secateur.structure.copying import copied
 from secateur.structure.inputs import ExampleInputs, as_arguments, map_tensors
+
+
+@runtime("eager")
+@loads(".pt2", precisions=("f32", "bf16"))
+def load_eager(
+    source: str | os.PathLike[str] | nn.Module,
+    threads: int = 1,
+    precision: str = "f32",
+    profile: bool = False,
+) -> Engine:
+    """PyTorch as it is, for an exported program (.pt2).
+
+    Errors: InputError for a file that cannot be loaded, less than one thread or more than there
+    are cores.
+    """
+    model, shown = program_of(source)
+    return engine_of("PyTorch", model, shown, threads, precision)
 
 
 def runner(
@@ -23,7 +43,8 @@ def runner(
     is. The number of threads is set for each call and restored after it.
     Errors: InputError for less than one thread.
     """
-    _check(threads)
+    if threads < 1:
+        raise InputError(f"threads is {threads}; expected 1 or more")
     own = copied(model).eval()
     if device is not None:
         own = own.to(device)
@@ -36,23 +57,3 @@ def runner(
         return [leaf for leaf in outputs if isinstance(leaf, torch.Tensor)]
 
     return run
-
-
-@contextmanager
-def fixed_threads(threads: int) -> Iterator[None]:
-    """PyTorch on ``threads`` threads; restored afterwards. Errors: InputError below 1."""
-    _check(threads)
-    before = torch.get_num_threads()
-    if before == threads:  # setting it wakes the thread pool, even to the same number
-        yield
-        return
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _check(threads: int) -> None:
-    if threads < 1:
-        raise InputError(f"threads is {threads}; expected 1 or more")

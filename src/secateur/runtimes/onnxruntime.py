@@ -2,95 +2,93 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError
+from secateur.runtimes import loads, runtime
+from secateur.runtimes._engine import Engine, Feed, check_threads, first_line
+
+_TYPES = {"float": "float32", "double": "float64"}  # where it spells them otherwise than numpy
 
 
-@dataclass(frozen=True, eq=False)
-class Session:
-    """A loaded ONNX file; call it with inputs to get the list of outputs.
-
-    inputs, outputs: names in the file's order.
-    """
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    path: Path
-    engine: Any
-
-    def __call__(self, inputs: Any) -> list[np.ndarray]:
-        """Run on a dict by input name, or a tensor, tuple or nest of tensors in file order.
-
-        Errors: InputError for other names, another number of inputs, or inputs it cannot run.
-        """
-        return self.run(self.feed(inputs))
-
-    def feed(self, inputs: Any) -> dict[str, np.ndarray]:
-        """The inputs as arrays by name; made once, they can be run many times."""
-        if isinstance(inputs, Mapping) and set(inputs) == set(self.inputs):
-            values = [inputs[name] for name in self.inputs]
-        else:
-            leaves = pytree.tree_leaves(inputs)
-            values = [x for x in leaves if isinstance(x, torch.Tensor | np.ndarray)]
-            named = isinstance(inputs, Mapping) and len(inputs) == len(leaves) == len(values)
-            if named or len(values) != len(self.inputs):
-                given = ", ".join(map(str, inputs)) if named else f"{len(values)} tensors"
-                raise InputError(
-                    f"{self.path.name} takes the inputs {', '.join(self.inputs)}; got {given}"
-                )
-        return {name: _array(x) for name, x in zip(self.inputs, values, strict=True)}
-
-    def run(self, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """Run what ``feed`` made. Errors: InputError with the runtime's own sentence."""
-        try:
-            return self.engine.run(None, feed)
-        except Exception as error:  # onnxruntime's errors share no base but this
-            shapes = ", ".join(f"{k} {v.dtype} {list(v.shape)}" for k, v in feed.items())
-            raise InputError(
-                f"ONNX Runtime cannot run {self.path.name} on {shapes}: {_first_line(error)}"
-            ) from error
-
-
-def session(path: str | os.PathLike[str], threads: int = 1) -> Session:
-    """Load an ONNX file for the CPU on ``threads`` threads.
+@runtime("onnxruntime")
+@loads(".onnx")
+def session(
+    source: str | os.PathLike[str] | bytes,
+    threads: int = 1,
+    precision: str = "f32",
+    profile: bool = False,
+) -> Engine:
+    """ONNX Runtime on the CPU, for an ONNX file, on ``threads`` threads.
 
     Idle threads sleep instead of spinning, or two sessions that are timed in turn would steal
     time from each other. Errors: InputError for a file that cannot be loaded, less than one
-    thread, or a missing package.
+    thread or more than there are cores, or a missing package.
     """
-    if threads < 1:
-        raise InputError(f"threads is {threads}; expected 1 or more")
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
-    runtime = _package()
-    options = runtime.SessionOptions()
+    check_threads(threads)
+    if not isinstance(source, bytes) and not Path(source).is_file():
+        raise InputError(f"there is no file {source}")
+    package = _package()
+    options = package.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    place = tempfile.TemporaryDirectory() if profile else None
+    if place is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = os.path.join(place.name, "steps")
+    given = source if isinstance(source, bytes) else os.fspath(source)
     try:
-        engine = runtime.InferenceSession(
-            os.fspath(path), options, providers=["CPUExecutionProvider"]
-        )
+        engine = package.InferenceSession(given, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base but this
-        raise InputError(f"ONNX Runtime cannot load {path}: {_first_line(error)}") from error
-    return Session(
-        tuple(value.name for value in engine.get_inputs()),
+        shown = "a layer" if isinstance(source, bytes) else source
+        raise InputError(f"ONNX Runtime cannot load {shown}: {first_line(error)}") from error
+
+    def infer(feed: Feed) -> list[np.ndarray]:
+        return engine.run(None, feed)
+
+    inputs = engine.get_inputs()
+    return Engine(
+        "ONNX Runtime",
+        "a layer" if isinstance(source, bytes) else Path(source).name,
+        tuple(value.name for value in inputs),
         tuple(value.name for value in engine.get_outputs()),
-        path,
+        tuple(tuple(s if isinstance(s, int) else None for s in value.shape) for value in inputs),
+        tuple(_numpy_type(value.type) for value in inputs),
+        infer,
         engine,
+        None if place is None else lambda: _steps(engine, place),
     )
+
+
+def _steps(engine: Any, place: tempfile.TemporaryDirectory[str]) -> float:
+    """Seconds of the nodes, the shortest of each; ends the profile."""
+    path = Path(engine.end_profiling())
+    events = json.loads(path.read_text(encoding="utf-8"))
+    place.cleanup()
+    shortest: dict[str, float] = {}
+    for event in events:
+        name = event.get("name", "")
+        if event.get("cat") != "Node" or not name.endswith("_kernel_time"):
+            continue
+        if event["args"].get("op_name", "").startswith("Reorder"):
+            continue
+        shortest[name] = min(shortest.get(name, float("inf")), float(event["dur"]))
+    return 1e-6 * sum(shortest.values())
+
+
+def _numpy_type(spelled: str) -> str:
+    """``tensor(float)`` as ``float32``."""
+    inner = spelled.removeprefix("tensor(").removesuffix(")")
+    return _TYPES.get(inner, inner)
 
 
 def _package() -> ModuleType:
@@ -101,16 +99,3 @@ def _package() -> ModuleType:
             f"ONNX Runtime cannot be imported ({error}); pip install secateur[onnx]"
         ) from error
     return onnxruntime
-
-
-def _array(value: torch.Tensor | np.ndarray) -> np.ndarray:
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        if value.dtype == torch.bfloat16:
-            raise InputError("ONNX Runtime takes no bfloat16 arrays; convert the inputs to float32")
-        value = value.numpy()
-    return np.ascontiguousarray(value) if value.ndim else value
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]

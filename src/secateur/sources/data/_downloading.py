@@ -12,15 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from secateur.errors import InputError
+from secateur.places import cache_root
 
 _SECONDS = 30  # without an answer
 
 
 def cache_folder(name: str, url: str) -> Path:
     """Where files of ``url`` are kept: in $SECATEUR_CACHE, or else in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    root = Path(os.environ.get("SECATEUR_CACHE") or Path(home) / "secateur")
-    return root / name / hashlib.sha256(url.encode()).hexdigest()[:12]
+    return cache_root() / name / hashlib.sha256(url.encode()).hexdigest()[:12]
 
 
 def download(url: str, path: Path, check: Callable[[Path], object]) -> None:

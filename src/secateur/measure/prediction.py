@@ -1,0 +1,133 @@
+"""Latency of a model at any widths, from the table of its layers and a few whole models.
+
+    seconds = scale * (sum of the layers) + rate * (elements that other operations write) + call
+
+A layer by itself pays for putting its inputs into the order that the runtime likes, and finds its
+weights in the cache; inside a model it does neither. One factor for all layers, and one rate for
+everything that is not a layer, are fitted on whole models of several widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from scipy.optimize import nnls
+
+from secateur.errors import InputError
+from secateur.measure.layers import Layer, Layers
+from secateur.measure.table import Table
+from secateur.structure.structure import Cost, Removal, Structure
+
+BETTER = 0.8  # of the error without it: what a further factor must reach
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """seconds: of a removal. dense: the layers of the dense model."""
+
+    layers: Layers
+    table: Table
+    dense: tuple[Layer, ...]
+    call: float
+    scale: float = 1.0
+    rate: float = 0.0
+    error: float | None = None
+
+    def seconds(self, remove: Removal) -> float:
+        """Predicted for one run of the model after a removal."""
+        sums, traffic = self.features(remove)
+        return self.call + self.scale * sums + self.rate * traffic
+
+    def features(self, remove: Removal) -> tuple[float, float]:
+        """What the table says of all layers together, and the elements that others write."""
+        found, traffic = self.layers.at(remove)
+        pairs = zip(self.dense, found, strict=True)
+        return sum(self.table.time(full, layer) for full, layer in pairs), traffic
+
+
+def predictor(layers: Layers, table: Table) -> Predictor:
+    """As the table has it, before any whole model was measured."""
+    return Predictor(layers, table, tuple(layers.at({})[0]), table.call)
+
+
+def fitted(
+    before: Predictor, removals: Sequence[Removal], seconds: Sequence[float]
+) -> Predictor:
+    """With factors from the measured seconds of whole models.
+
+    Relative distances are made small, by factors that are not negative (Lawson and Hanson, 1974).
+    Layers and the traffic between them shrink together, and a few models cannot always tell one
+    from the other; so the rate and the call are believed only where each model is predicted
+    better from the others with them than without. ``error`` is the mean relative distance of these predictions.
+    Errors: InputError for fewer than two models.
+    """
+    if len(removals) < 2:
+        raise InputError(f"{len(removals)} whole models were measured; give at least 2 to fit to")
+    target = np.asarray(seconds, np.float64)
+    features = np.array([before.features(remove) for remove in removals], np.float64)
+    columns = np.column_stack([features, np.ones(len(target))])
+    used, error = (0,), _left_out(columns[:, :1], target)
+    for more in ((0, 1), (0, 2), (0, 1, 2)):
+        if len(target) > len(more) + 1:
+            better = _left_out(columns[:, list(more)], target)
+            if better < BETTER * error:
+                used, error = more, better
+    found = np.zeros(3)
+    found[list(used)] = _factors(columns[:, list(used)], target)
+    return replace(before, scale=found[0], rate=found[1], call=found[2], error=error)
+
+
+def _left_out(columns: np.ndarray, target: np.ndarray) -> float:
+    """The mean relative distance where each row is predicted from the others."""
+    misses = []
+    for place in range(len(target)):
+        rest = np.arange(len(target)) != place
+        factors = _factors(columns[rest], target[rest])
+        misses.append(abs(float(columns[place] @ factors) / target[place] - 1))
+    return float(np.mean(misses))
+
+
+def _factors(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
+    relative = columns / target[:, None]
+    scales = np.maximum(relative.max(axis=0), 1e-30)
+    found, _ = nnls(relative / scales, np.ones(len(target)))
+    return found / scales
+
+
+@dataclass(frozen=True)
+class TimedCost(Cost):
+    """With the predicted seconds of one run."""
+
+    latency: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class TimedStructure:
+    """A structure whose costs have a latency; policies ask for nothing else."""
+
+    structure: Structure
+    predictor: Predictor
+    _known: dict[tuple[tuple[str, tuple[int, ...]], ...], TimedCost] = field(default_factory=dict)
+
+    @property
+    def groups(self):
+        return self.structure.groups
+
+    @property
+    def fingerprint(self) -> str:
+        return self.structure.fingerprint
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return self.structure.shapes
+
+    @property
+    def part(self) -> str:
+        return self.structure.part
+
+    def cost(self, remove: Removal) -> TimedCost:
+        """Parameters, FLOPs, bytes and seconds after a removal."""
+        cost = self.structure.cost(remove)
+        return TimedCost(cost.params, cost.flops, cost.bytes, self.predictor.seconds(remove))
