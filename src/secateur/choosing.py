@@ -14,10 +14,11 @@ from torch import nn
 from secateur.criteria import CRITERIA
 from secateur.errors import BudgetError, InputError
 from secateur.measure.sizes import count_bytes
-from secateur.planning import PruningPlan, describe
+from secateur.planning import PruningPlan, StructureLike, describe
 from secateur.policies import POLICIES, Request
 from secateur.policies._request import KINDS
 from secateur.policies._rules import Rule, Rules, resolve
+from secateur.predicting import Latency
 from secateur.protocols import Criterion, Data, Statistics
 from secateur.quantities import Quantity, format_bytes, parse_quantity
 from secateur.registry import unknown
@@ -51,14 +52,16 @@ def plan(
     layers: Mapping[str, Rule] | None = None,
     seed: int = 0,
     normalise: str | None = None,
+    latency: Latency | None = None,
 ) -> PruningPlan:
     """The plan that removes the units worth least, as few as the budget asks for.
 
     structure: of this model, from ``trace``. The model is left as it is.
     criterion: what a unit is worth: a name (``secateur.criteria``) or a criterion of your own.
-    budget:    ``flops``, ``params`` and ``bytes`` (of the file that ``save`` writes) -> at most
-               this much; all that are given hold. A fraction of dense (0.5, "0.5x", "50%"), a
-               count ("300M") or a size ("20MB"). May be empty where ``layers`` gives ratios.
+    budget:    ``flops``, ``params``, ``bytes`` (of the file that ``save`` writes) and ``latency``
+               -> at most this much; all that are given hold. A fraction of dense (0.5, "0.5x",
+               "50%"), a count ("300M"), a size ("20MB") or a time ("12ms"). May be empty where
+               ``layers`` gives ratios.
     scope:     ``global``, ``local`` or ``uniform``: how the cut is spread over the groups.
     data:      (inputs, targets) batches, or ``Data``, of whose train split a random 8 batches of
                64 are read; for criteria that need gradients.
@@ -68,6 +71,7 @@ def plan(
     layers:    pattern -> "keep", a share that leaves, or True; see ``policies/_rules.py``.
     seed:      of random scores and of the calibration samples.
     normalise: how ``global`` compares groups: mean (default), max, sum, size or none.
+    latency:   from ``secateur.latency``, for a budget of it: predicted seconds hold the budget.
     Errors: BudgetError with the smallest cost in reach; InputError for values that cannot be
     used; PlanMismatch where the structure is of another model.
     """
@@ -90,7 +94,17 @@ def plan(
     rules = resolve(layers or {}, structure, model)
     scale = normalise or _normaliser(judge)
     request = _request(_tensor_bytes(budget, structure, model), round_to, floor, rules, scale)
-    remove = choose(judge, structure, statistics, request, scope)
+    if "latency" in request.budgets and latency is None:
+        raise InputError(
+            "a budget of latency needs the times of this machine: give latency=secateur.latency("
+            "model, structure, example_inputs), or the target to secateur.compress"
+        )
+    costs: StructureLike = structure
+    if latency is not None:
+        costs = latency.timed(structure)
+        if round_to == 1:
+            request = replace(request, grains=latency.grains(structure))
+    remove = choose(judge, structure, statistics, request, scope, costs)
     why = {
         "criterion": _name(criterion),
         "scope": scope,
@@ -110,13 +124,15 @@ def choose(
     statistics: Statistics,
     request: Request,
     scope: str,
+    costs: StructureLike | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """Group name -> removed units: the policy's answer to the criterion's scores.
 
+    costs: the structure with further costs, such as latency, where there are budgets of them.
     Errors: BudgetError and InputError, as ``plan``.
     """
     scores = score(criterion, structure, statistics, request.kept)
-    return POLICIES.get(scope)(scores, structure, request)
+    return POLICIES.get(scope)(scores, costs or structure, request)
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,12 +293,12 @@ def _request(
         raise InputError(f"budget is {budget!r}; give a mapping such as {{'flops': 0.5}}")
     budgets: dict[str, Quantity] = {}
     for kind, amount in budget.items():
-        if kind == "flops" or kind == "params" or kind == "bytes":
+        if kind == "flops" or kind == "params" or kind == "bytes" or kind == "latency":
             budgets[kind] = parse_quantity(amount, kind)
-        elif kind in ("latency", "drop"):
+        elif kind == "drop":
             raise InputError(
-                f"plan knows no budget of {kind}, which has to be measured; "
-                "give flops, params or bytes here, or the target to secateur.compress"
+                "plan knows no budget of drop, which has to be measured; "
+                "give flops, params, bytes or latency here, or max_drop to secateur.compress"
             )
         else:
             raise InputError(unknown("budget", str(kind), KINDS))

@@ -62,6 +62,7 @@ class TargetSection(Section):
     flops: _quantity("flops") | None = None  # type: ignore[valid-type]
     params: _quantity("params") | None = None  # type: ignore[valid-type]
     bytes: _quantity("bytes") | None = None  # type: ignore[valid-type]
+    latency: _quantity("latency") | None = None  # type: ignore[valid-type]
 
     def budgets(self) -> dict[str, Quantity]:
         """What is given, read."""
@@ -72,6 +73,8 @@ class TargetSection(Section):
             found["params"] = parse_quantity(self.params, "params")
         if self.bytes is not None:
             found["bytes"] = parse_quantity(self.bytes, "bytes")
+        if self.latency is not None:
+            found["latency"] = parse_quantity(self.latency, "latency")
         return found
 
 
@@ -141,12 +144,19 @@ class TrainingSection(Section):
 
 
 class LatencySection(Section):
-    """How the two models are timed in turn."""
+    """How models are timed: the two at the end in turn, and, for a target of latency, layers.
 
-    runtime: Literal["onnxruntime", "eager"] = "onnxruntime"
+    launches: processes in which the layers are measured. tables: folder where their times are
+    kept; the user's cache where it is left out.
+    """
+
+    runtime: str = "onnxruntime"
+    precision: str = ""
     batch: int = Field(default=1, ge=1)
     threads: int = Field(default=1, ge=1)
     seconds: float = Field(default=4.0, gt=0)
+    launches: int = Field(default=3, ge=1)
+    tables: str | None = None
 
 
 class Recipe(Section):

@@ -1,7 +1,7 @@
-"""``latency``: what a model will cost on a runtime at any widths, from measurements on this machine.
+"""``latency``: what a model will cost on a runtime of this machine, at any widths.
 
-    costs = secateur.latency(model, structure, example_inputs, runtime="onnxruntime")
-    plan = secateur.plan(model, structure, budget={"latency": 0.5}, latency=costs)
+costs = secateur.latency(model, structure, example_inputs, runtime="onnxruntime")
+plan = secateur.plan(model, structure, budget={"latency": 0.5}, latency=costs)
 """
 
 from __future__ import annotations
@@ -96,12 +96,14 @@ def latency(
     precision: str = "",
     launches: int = LAUNCHES,
     folder: Path | None = None,
+    wholes: Sequence[Whole] | None = None,
     tell: Tell = silent,
 ) -> Latency:
     """Measure the layers of a model on a runtime, and a few whole models to fit them to.
 
     structure: of the whole model, from ``trace``. Layers that were measured before on this
-    machine are read back. folder: where they are kept; the user's cache by default.
+    machine are read back. folder: where they are kept; the user's cache by default. wholes: whole
+    models that were measured before, instead of measuring any.
     Errors: InputError for a runtime that is unknown or not installed, more threads than cores, or
     a structure of a part; those of the export that the runtime needs.
     """
@@ -116,12 +118,13 @@ def latency(
         _pairs(structure, found.at), setting, folder=folder, launches=launches, tell=tell
     )
     first = predictor(found, table)
-    removals = _whole_models(structure, first)
-    times = time_models(
-        model, structure, example_inputs, removals, setting, batch, launches=launches, tell=tell
-    )
-    wholes = tuple(Whole(r, tuple(t)) for r, t in zip(removals, times, strict=True))
-    return Latency(setting, batch, fit_to(first, wholes), wholes)
+    if wholes is None:
+        removals = _whole_models(structure, first)
+        times = time_models(
+            model, structure, example_inputs, removals, setting, batch, launches=launches, tell=tell
+        )
+        wholes = [Whole(r, tuple(t)) for r, t in zip(removals, times, strict=True)]
+    return Latency(setting, batch, fit_to(first, wholes), tuple(wholes))
 
 
 def fit_to(first: Predictor, wholes: Sequence[Whole]) -> Predictor:
@@ -131,7 +134,8 @@ def fit_to(first: Predictor, wholes: Sequence[Whole]) -> Predictor:
     """
     dense = wholes[0].seconds
     seconds = [
-        statistics.median(dense) * statistics.median(a / b for a, b in zip(w.seconds, dense))
+        statistics.median(dense)
+        * statistics.median(a / b for a, b in zip(w.seconds, dense, strict=True))
         for w in wholes
     ]
     return fitted(first, [whole.remove for whole in wholes], seconds)
@@ -250,5 +254,3 @@ def sized(example_inputs: ExampleInputs, count: int) -> Any:
         return tensor.repeat(times, *[1] * (tensor.dim() - 1))[:count]
 
     return map_tensors(cut, as_arguments(example_inputs))
-
-

@@ -39,12 +39,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Trial:
-    """One choice of widths, and the loss that was measured with it on each held-out sample."""
+    """One choice of widths, and the loss that was measured with it on each held-out sample.
+
+    table, policy: what made the choice.
+    """
 
     name: str
     remove: Units
     losses: Tensor
     seconds: float
+    table: Table | None = None
+    policy: str = ""
 
     @property
     def loss(self) -> float:
@@ -92,12 +97,13 @@ def refine(
     done: list[Trial] = []
     seen: set[tuple[tuple[str, tuple[int, ...]], ...]] = set()
 
-    def attempt(name: str, remove: Units) -> Trial | None:
+    def attempt(name: str, policy: str, table: Table) -> Trial | None:
+        remove = POLICIES.get(policy)(table.scores, structure, table.request)
         key = tuple(sorted(remove.items()))
         if key in seen:
             return None
         seen.add(key)
-        done.append(Trial(name, remove, *measure(remove)))
+        done.append(Trial(name, remove, *measure(remove), table, policy))
         tell(len(done), done[-1])
         return done[-1]
 
@@ -110,11 +116,11 @@ def refine(
     for candidate in tables:
         if best is not None and not goes_on():
             break
-        trial = attempt(candidate.name, _chosen("knapsack", candidate, structure))
+        trial = attempt(candidate.name, "knapsack", candidate)
         if table is None or (trial is not None and best is not None and trial.loss < best.loss):
             table = candidate
         if best is None and goes_on():
-            attempt("uniform", _chosen("uniform", candidate, structure))
+            attempt("uniform", "uniform", candidate)
         best = min(done, key=lambda trial: trial.loss)
     if table is None or best is None:
         raise InputError("refining needs a table of losses; give at least one")
@@ -124,17 +130,13 @@ def refine(
         drawn += 1
         changed = _changed(logs, drawn / trials, generator)
         weighted = {name: score * math.exp(changed[name]) for name, score in table.scores.items()}
-        trial = attempt("weights", _chosen("knapsack", replace(table, scores=weighted), structure))
+        trial = attempt("weights", "knapsack", replace(table, scores=weighted))
         if trial is None:
             continue
         since += 1
         if trial.beats(best):
             best, logs, since = trial, changed, 0
     return Refinement(tuple(done), best)
-
-
-def _chosen(policy: str, table: Table, structure: StructureLike) -> Units:
-    return POLICIES.get(policy)(table.scores, structure, table.request)
 
 
 def _changed(

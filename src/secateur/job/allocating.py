@@ -15,14 +15,15 @@ from torch import Tensor, nn
 
 from secateur.choosing import Judged
 from secateur.job.calibrating import is_foreign
+from secateur.job.timing import Measured, share_of, tuned
 from secateur.job.work import Work
+from secateur.planning import StructureLike
 from secateur.policies import POLICIES, Request
 from secateur.quantities import Quantity
 from secateur.refining import Refinement, Table, Trial, Units, refine
 from secateur.repair.compensation import compensate
 from secateur.repair.divergence import divergences
 from secateur.structure.inputs import ExampleInputs
-from secateur.structure.structure import Structure
 from secateur.surgery.embedding import with_solved
 from secateur.surgery.storing import write_tensors
 
@@ -58,30 +59,33 @@ def allocate(
     scores.mkdir(exist_ok=True)
     write_tensors(scores / f"prune-{step}.safetensors", dict(judged.scores))
     pruning = work.recipe.pruning
+    costs = work.costs
+    judged, tune = _tuning(work, step, judged)
     trials = pruning.refine if pruning.scope == "knapsack" and pruning.compensate else 0
     if trials < 2 or len(calibration) < 2:
-        policy = POLICIES.get(str(pruning.scope))
-        return Widths(policy(judged.scores, work.structure, judged.request))
+        return Widths(tune(Table("", judged.scores, judged.request), str(pruning.scope)))
+    limits = judged.request.budgets
     measure = _Trials(work, step, dense, calibration, classes)
     stage = f"trials {step}"
     work.listener.begin(stage, trials)
 
     def tables() -> Iterator[Table]:
         yield Table("knapsack", judged.scores, judged.request)
-        half = _half_way(work.structure, judged.request)
+        half = _half_way(costs, judged.request)
         if half is None or pruning.criterion != "obs":
             return
-        remove = POLICIES.get("knapsack")(judged.scores, work.structure, half)
+        remove = POLICIES.get("knapsack")(judged.scores, costs, half)
         found = compensate(
             dense, work.structure, remove, measure.fit, measure.seed,
             foreign=is_foreign(work.recipe),
         )  # fmt: skip
         on = again(with_solved(dense, work.structure, {}, found.tensors), remove)
-        yield Table("knapsack in two rounds", on.scores, on.request)
+        request = replace(on.request, budgets=limits, grains=judged.request.grains)
+        yield Table("knapsack in two rounds", on.scores, request)
 
     found = refine(
         tables(),
-        work.structure,
+        costs,
         measure,
         trials=trials,
         seconds=60 * pruning.refine_minutes,
@@ -94,10 +98,54 @@ def allocate(
         stage, f"best of {len(found.trials)}: loss {found.best.loss:.4g} ({found.best.name})"
     )
     taken = next(n for n, trial in enumerate(found.trials) if trial is found.best)
-    return Widths(found.best.remove, tuple(_told(work, found)), taken)
+    remove = found.best.remove
+    if work.latency is not None and found.best.table is not None:
+        remove = tune(found.best.table, found.best.policy)
+    return Widths(remove, tuple(_told(work, found)), taken)
 
 
-def _half_way(structure: Structure, request: Request) -> Request | None:
+def _tuning(work: Work, step: int, judged: Judged) -> tuple[Judged, Callable[[Table, str], Units]]:
+    """The request with the limit of latency that measured models keep, and how a table becomes
+    widths that keep it. Without a target of latency the policy's answer is the end of it."""
+    budget = judged.request.budgets.get("latency")
+    if budget is None or work.latency is None or work.recipe.latency is None:
+        return judged, lambda table, name: POLICIES.get(name)(
+            table.scores, work.structure, table.request
+        )
+    costs = work.costs
+    measured = Measured(work, work.recipe.latency, work.folder / "scores" / f"latency-{step}.jsonl")
+    share = share_of(budget, measured)
+    limit: float | None = None
+    stage = f"latency {step}"
+    work.listener.begin(stage)
+
+    def tune(table: Table, name: str) -> Units:
+        nonlocal limit
+
+        def choose(at: float) -> Units:
+            budgets = {**table.request.budgets, "latency": Quantity(at, "fraction")}
+            return POLICIES.get(name)(table.scores, costs, replace(table.request, budgets=budgets))
+
+        remove, limit = tuned(
+            choose, measured.ratio, share, limit,
+            lambda number, at, ratio: work.listener.tick(
+                stage, number, f"{ratio:.3f}x measured, {at:.3f}x predicted, {share:.3g}x wanted"
+            ),
+        )  # fmt: skip
+        return remove
+
+    request = judged.request
+    if work.recipe.pruning.round_to == 1:
+        request = replace(request, grains=work.latency.grains(work.structure))
+    scope = str(work.recipe.pruning.scope)
+    tune(Table("", judged.scores, request), scope)
+    work.listener.end(stage, f"limit {limit:.3f}x of the predicted latency")
+    assert limit is not None
+    budgets = {**request.budgets, "latency": Quantity(limit, "fraction")}
+    return replace(judged, request=replace(request, budgets=budgets)), tune
+
+
+def _half_way(structure: StructureLike, request: Request) -> Request | None:
     """A request for half of the way, in factors, where it is long; None where it is not.
 
     Losses are measured around the model as it is; beyond a large cut they say less and less.

@@ -11,12 +11,22 @@ from secateur.errors import InputError
 from secateur.exporters import EXPORTERS
 from secateur.metrics import METRICS
 from secateur.registry import Registry, unknown
+from secateur.runtimes import RUNTIMES
 
 
 def check_recipe(recipe: Recipe) -> None:
     """Errors: InputError for what would otherwise fail after hours of training."""
     _refuse_unknown(CRITERIA, [recipe.pruning.criterion])
     _refuse_unknown(EXPORTERS, recipe.export)
+    if recipe.latency is not None:
+        _refuse_unknown(RUNTIMES, [recipe.latency.runtime])
+    elif recipe.target.latency is not None:
+        raise InputError("a target of latency needs the section 'latency'; it is null here")
+    if recipe.target.latency is not None and recipe.part:
+        raise InputError(
+            "a target of latency is for whole models, and 'part' prunes a part alone; give flops "
+            "or params"
+        )
     if ":" not in recipe.metric:  # else it is a function of the user's
         _refuse_unknown(METRICS, [recipe.metric])
     if recipe.data is not None:

@@ -91,7 +91,9 @@ def compress(
     and ``example_inputs`` are needed.
     criterion, scope: by default ``obs`` and ``knapsack`` where there are data, with every layer
     compensated; ``l2`` and ``global`` where there are none.
-    target: ``{"flops": "0.5x"}``, ``{"params": 2e6}`` or both. max_drop: ``"1pt"`` or 0.01.
+    target: ``{"flops": "0.5x"}``, ``{"latency": "0.5x"}``, ``{"params": 2e6}``, or several. Latency
+    is that of ONNX Runtime; ``recipe={"latency": {"runtime": "openvino"}}`` takes another.
+    max_drop: ``"1pt"`` or 0.01.
     recipe: further keys of a recipe, e.g. ``{"pruning": {"round_to": 8}, "export": ["onnx"]}``.
     folder: where the run is kept; a temporary folder by default.
     Errors: InputError, BudgetError, CaptureError.
@@ -103,7 +105,7 @@ def compress(
         "target": dict(target),
         "metric": metric,
         "export": [],
-        "latency": {"runtime": "eager"},
+        "latency": {"runtime": "onnxruntime" if "latency" in target else "eager"},
         "seed": seed,
         **extra,
     }

@@ -11,11 +11,11 @@ import numpy as np
 
 from secateur.choosing import Judged
 from secateur.errors import BudgetError
+from secateur.planning import StructureLike
 from secateur.policies import POLICIES
 from secateur.quantities import Quantity
 from secateur.refining import Units
 from secateur.repair.compensation import Solved
-from secateur.structure.structure import Structure
 
 POINTS = 24  # of a curve
 FRONT = (0.9, 0.75, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # shares of the dense cost
@@ -23,7 +23,7 @@ SECONDS = 10.0  # for the front
 
 
 def evidence(
-    structure: Structure, judged: Judged, scope: str, remove: Units, solved: Sequence[Solved]
+    structure: StructureLike, judged: Judged, scope: str, remove: Units, solved: Sequence[Solved]
 ) -> dict[str, Any]:
     """Plain values: curves of all groups, a front, and the error of each layer that was solved.
 
@@ -52,7 +52,7 @@ def _curves(judged: Judged, remove: Units) -> list[dict[str, Any]]:
     return found
 
 
-def _front(structure: Structure, judged: Judged, scope: str) -> list[dict[str, float]]:
+def _front(structure: StructureLike, judged: Judged, scope: str) -> list[dict[str, float]]:
     """For the first of the budgets."""
     kind = next(iter(judged.request.budgets), None)
     if kind is None or judged.request.removed:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from secateur.config import LatencySection
+from secateur.job.timing import running, running_file, setting_of
 from secateur.measure.latency import PairedTiming, Timing, time_pair
 from secateur.measure.memory import peak_activation_bytes
 from secateur.measure.operations import count_flops
 from secateur.measure.sizes import count_bytes, count_params
-from secateur.runtimes.eager import runner
-from secateur.runtimes.onnxruntime import session
-from secateur.structure.inputs import ExampleInputs, as_arguments, map_tensors
+from secateur.measure.timing import clock_of
+from secateur.predicting import sized
+from secateur.runtimes import abilities, load
+from secateur.structure.inputs import ExampleInputs
 from secateur.training.stepping import time_step
 
 
@@ -30,22 +32,10 @@ def measured(
         "params": count_params(model),
         "flops": report.flops,
         "bytes": count_bytes(model),
-        "peak_memory": peak_activation_bytes(model, one_sample(example_inputs)),
+        "peak_memory": peak_activation_bytes(model, sized(example_inputs, 1)),
         "train_step": None if batch is None else time_step(model, batch),
     }
     return figures, tuple(report.uncounted)
-
-
-def one_sample(example_inputs: ExampleInputs, count: int = 1) -> Any:
-    """Example inputs cut or repeated to a batch of ``count``, as (args, kwargs)."""
-
-    def sized(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.dim() == 0:
-            return tensor
-        times = -(-count // tensor.shape[0])
-        return tensor.repeat(times, *[1] * (tensor.dim() - 1))[:count]
-
-    return map_tensors(sized, as_arguments(example_inputs))
 
 
 def paired_latency(
@@ -55,28 +45,23 @@ def paired_latency(
     example_inputs: ExampleInputs,
     exports: dict[str, list[dict[str, Any]]],
 ) -> dict[str, Any]:
-    """Both models timed in turn on the runtime of the recipe."""
+    """Both models timed in turn on the runtime of the recipe.
+
+    The exports of the run are timed where the runtime can load them, else files made for it.
+    """
     if section is None:
         return {"before": None, "after": None, "speedup": None}
-    inputs = one_sample(example_inputs, section.batch)
-    if section.runtime == "onnxruntime":
-        files = [
-            entry["file"]
-            for side in ("dense", "pruned")
-            for entry in exports[side]
-            if entry["name"] == "onnx"
-        ]
-        if len(files) < 2:
-            return {"before": None, "after": None, "speedup": None}
-        runs = [session(file, section.threads) for file in files]
-        feeds = [run.feed(inputs) for run in runs]
-        timing = time_pair(
-            lambda: runs[0].run(feeds[0]), lambda: runs[1].run(feeds[1]), seconds=section.seconds
-        )
+    inputs = sized(example_inputs, section.batch)
+    files = _exported(section.runtime, exports)
+    if files is None:
+        runs = [running(model, inputs, section) for model in (dense, pruned)]
     else:
-        first = runner(dense, section.threads)
-        second = runner(pruned, section.threads)
-        timing = time_pair(lambda: first(inputs), lambda: second(inputs), seconds=section.seconds)
+        runs = [
+            running_file(load(section.runtime, f, section.threads, section.precision), inputs)
+            for f in files
+        ]
+    clock = clock_of(section.runtime, section.threads)
+    timing = time_pair(runs[0], runs[1], seconds=section.seconds, clock=clock)
     return {
         "before": _timing(timing.a, section),
         "after": _timing(timing.b, section),
@@ -84,9 +69,23 @@ def paired_latency(
     }
 
 
+def _exported(runtime: str, exports: dict[str, list[dict[str, Any]]]) -> list[Path] | None:
+    for suffix in () if runtime == "eager" else abilities(runtime).suffixes:
+        found = [
+            Path(entry["file"])
+            for side in ("dense", "pruned")
+            for entry in exports[side]
+            if entry["file"].endswith(suffix) and "int8" not in entry["name"]
+        ]
+        if len(found) == 2:
+            return found
+    return None
+
+
 def _timing(timing: Timing, section: LatencySection) -> dict[str, Any]:
     return {
         "runtime": section.runtime,
+        "precision": setting_of(section).precision,
         "median": timing.median,
         "low": timing.low,
         "high": timing.high,

@@ -13,6 +13,7 @@ from secateur.exporters import export, suffix_of
 from secateur.job import folders
 from secateur.job.listening import plain
 from secateur.job.measuring import measured, paired_latency
+from secateur.job.slower import missed_latency
 from secateur.job.work import Work
 from secateur.metrics import evaluate, get_metric
 from secateur.planning import PruningPlan
@@ -73,8 +74,6 @@ def write_results(work: Work) -> dict[str, Any]:
         "surgery": origin_of(pruned).kind,
         "uncounted": sorted(set(uncounted)),
     }
-    if work.recipe.latency is not None and latency["speedup"] is None:
-        document["notes"].append("speed was not measured: onnxruntime wants 'onnx' among exports")
     document["missed"] = _missed(work, document)
     document["reached"] = not document["missed"]
     if work.journal.done("measure") is None:
@@ -215,7 +214,7 @@ def _left(work: Work, plan: PruningPlan) -> float | None:
     kind = next(iter(work.recipe.target.budgets()), None)
     if kind is None:
         return None
-    dense, cost = work.structure.cost({}), work.structure.cost(plan.remove)
+    dense, cost = work.costs.cost({}), work.costs.cost(plan.remove)
     return float(getattr(cost, kind)) / max(float(getattr(dense, kind)), 1.0)
 
 
@@ -281,8 +280,9 @@ def _missed(work: Work, document: dict[str, Any]) -> list[str]:
     missed = [
         f"{name} {wanted}"
         for name, wanted in recipe.target.budgets().items()
-        if after[name] > wanted.resolve(before[name]) * (1 + 1e-9)
+        if name != "latency" and after[name] > wanted.resolve(before[name]) * (1 + 1e-9)
     ]
+    missed += missed_latency(recipe, document)
     if recipe.max_drop is None or before["metric"] is None:
         return missed
     change = after["metric"][recipe.metric] - before["metric"][recipe.metric]

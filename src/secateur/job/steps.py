@@ -83,7 +83,7 @@ def prune(work: Work, step: int) -> dict[str, Any]:
             gone,
             work.subject.example_inputs,
             criterion=pruning.criterion,
-            budget=_budget_of_step(recipe, structure.cost({}), step),
+            budget=_budget_of_step(recipe, work.costs.cost({}), step),
             data=samples,
             round_to=pruning.round_to,
             floor=pruning.floor,
@@ -146,7 +146,7 @@ def prune(work: Work, step: int) -> dict[str, Any]:
         "trials": list(widths.trials),
         "taken": widths.taken,
         "turned": told,
-        **evidence(structure, judged, pruning.scope, remove, solved),
+        **evidence(work.costs, judged, pruning.scope, remove, solved),
         "surgery": origin_of(result).kind,
         "notes": notes,
     }

@@ -17,7 +17,7 @@ import torch
 
 from secateur.config import Recipe
 from secateur.errors import InputError
-from secateur.job import folders, steps
+from secateur.job import folders, steps, timing
 from secateur.job.checking import check_recipe
 from secateur.job.evaluating import with_dense_weights
 from secateur.job.listening import Listener, Silent
@@ -76,6 +76,7 @@ def work_on(recipe: Recipe, subject: Subject, folder: Path, listener: Listener) 
         listener.end("trace", f"{len(structure.groups)} groups, {len(structure.frozen)} frozen")
         _dense(recipe, subject, folder, journal, listener)
         with_dense_weights(dense, folder)
+        timing.prepare(work)
         for step in range(1, recipe.pruning.steps + 1):
             stage(work, f"prune {step}", "prune", lambda n=step: steps.prune(work, n))
             last = step == recipe.pruning.steps

@@ -10,7 +10,8 @@ from torch import nn
 from secateur.config import Recipe
 from secateur.job.listening import Listener
 from secateur.journal import Journal
-from secateur.planning import PruningPlan
+from secateur.planning import PruningPlan, StructureLike
+from secateur.predicting import Latency
 from secateur.protocols import Subject
 from secateur.structure.structure import Structure
 from secateur.surgery.storing import load
@@ -32,6 +33,12 @@ class Work:
     dense: nn.Module
     structure: Structure
     current: Path | None = None
+    latency: Latency | None = None
+
+    @property
+    def costs(self) -> StructureLike:
+        """The structure, with latency among its costs where the target asks for it."""
+        return self.structure if self.latency is None else self.latency.timed(self.structure)
 
     def model(self) -> nn.Module:
         """The pruned model as it stands."""

@@ -21,13 +21,11 @@ from secateur.structure.values import Value
 Kind = Literal["convolution", "linear", "product", "attention", "recurrent"]
 aten = torch.ops.aten
 
-CONVOLUTIONS = {
+CONVOLUTIONS: dict[Any, bool] = {
     **dict.fromkeys((aten.conv1d, aten.conv2d, aten.conv3d), False),
-    **dict.fromkeys(
-        (aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d), True
-    ),
+    **dict.fromkeys((aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d), True),
 }
-RECURRENT = {aten.lstm: "lstm", aten.gru: "gru", aten.rnn_tanh: "rnn_tanh",
+RECURRENT: dict[Any, str] = {aten.lstm: "lstm", aten.gru: "gru", aten.rnn_tanh: "rnn_tanh",
              aten.rnn_relu: "rnn_relu"}  # fmt: skip
 # Views of what is there, and look-ups of sizes: no runtime spends time on them.
 FREE = frozenset({
@@ -155,12 +153,13 @@ class _Reader:
         return constant, tuple(numbers)
 
     def read(self, node: fx.Node, works: Sequence[Any]) -> None:
-        operation = getattr(node.target, "overloadpacket", node.target)
+        operation: Any = getattr(node.target, "overloadpacket", node.target)
+        given: Any = node.args
         if operation in CONVOLUTIONS:
             self._convolution(node, CONVOLUTIONS[operation])
         elif operation is aten.scaled_dot_product_attention:
-            query, key = (self.values[operand] for operand in node.args[:2])
-            value = self.values[node.args[2]]
+            query, key = (self.values[operand] for operand in given[:2])
+            value = self.values[given[2]]
             self._add(node, "attention", (), [
                 self.term(1, query[:-2], scaled=True), self.term(1, query[-2:-1]),
                 self.term(1, key[-2:-1]), self.term(1, key[-1:]), self.term(1, value[-1:]),
@@ -192,9 +191,9 @@ class _Reader:
 
     def _recurrent(self, node: fx.Node, kind: str) -> None:
         bound = _bound(node)
-        x = self.values[node.args[0]]
-        state = self.values.get(node.args[1][0] if isinstance(node.args[1], (list, tuple))
-                                else node.args[1])  # fmt: skip
+        source, state = bound["input"], bound["hx"]
+        x = self.values[source]
+        state = self.values.get(state[0] if isinstance(state, (list, tuple)) else state)
         weights = [self.values[p] for p in bound["params"]]
         steps, batch = (1, 0) if bound.get("batch_first") else (0, 1)
         hidden = weights[1][1] if state is None else state[-1]

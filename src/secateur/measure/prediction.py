@@ -18,6 +18,7 @@ from scipy.optimize import nnls
 from secateur.errors import InputError
 from secateur.measure.layers import Layer, Layers
 from secateur.measure.table import Table
+from secateur.structure.groups import Group
 from secateur.structure.structure import Cost, Removal, Structure
 
 BETTER = 0.8  # of the error without it: what a further factor must reach
@@ -52,15 +53,14 @@ def predictor(layers: Layers, table: Table) -> Predictor:
     return Predictor(layers, table, tuple(layers.at({})[0]), table.call)
 
 
-def fitted(
-    before: Predictor, removals: Sequence[Removal], seconds: Sequence[float]
-) -> Predictor:
+def fitted(before: Predictor, removals: Sequence[Removal], seconds: Sequence[float]) -> Predictor:
     """With factors from the measured seconds of whole models.
 
     Relative distances are made small, by factors that are not negative (Lawson and Hanson, 1974).
     Layers and the traffic between them shrink together, and a few models cannot always tell one
     from the other; so the rate and the call are believed only where each model is predicted
-    better from the others with them than without. ``error`` is the mean relative distance of these predictions.
+    better from the others with them than without. ``error`` is the mean relative distance of
+    these predictions.
     Errors: InputError for fewer than two models.
     """
     if len(removals) < 2:
@@ -112,7 +112,7 @@ class TimedStructure:
     _known: dict[tuple[tuple[str, tuple[int, ...]], ...], TimedCost] = field(default_factory=dict)
 
     @property
-    def groups(self):
+    def groups(self) -> tuple[Group, ...]:
         return self.structure.groups
 
     @property

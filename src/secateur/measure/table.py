@@ -124,7 +124,7 @@ def family_of(full: Layer, least: Layer, rules: Rules, few: bool = False) -> Fam
             axes.append((high,))
             continue
         step = max(1, rule_of(rules, full, axis).step)
-        points = {high}
+        points: set[float] = {high}
         for share in FEW if few else SHARES:
             width = max(share * high, min(low, high))
             points.add(min(high, max(1, round(width / step)) * step if step <= width else width))

@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from secateur.errors import InputError
 from secateur.measure.layers import Layer
+from secateur.runtimes import abilities
 
 LAUNCHES = 3
 ROUNDS = 3  # turns of a subject in a launch
@@ -78,6 +80,13 @@ def time_subjects(
             found[place].append(seconds)
             tell(launch * len(subjects) + number, total)
     return found
+
+
+def clock_of(runtime: str, threads: int) -> Callable[[], float]:
+    """Processor time where one thread of this process does all the work, else the clock."""
+    if threads == 1 and not abilities(runtime).wall:
+        return time.process_time
+    return time.perf_counter
 
 
 def _launched(document: dict[str, Any]) -> Iterator[tuple[int, float]]:

@@ -11,13 +11,12 @@ import gc
 import json
 import random
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 from secateur.errors import SecateurError
 from secateur.measure.layers import Layer
-from secateur.measure.timing import read
+from secateur.measure.timing import clock_of, read
 from secateur.runtimes import abilities, load
 from secateur.runtimes._engine import Engine, Feed
 from secateur.runtimes._layers import as_module, as_onnx, random_inputs
@@ -73,13 +72,6 @@ def _turn(engine: Engine, feed: Feed, clock: Callable[[], float], slot: float) -
         passed = clock() - start
         if passed >= slot:
             return passed / calls
-
-
-def clock_of(runtime: str, threads: int) -> Callable[[], float]:
-    """Processor time where one thread of this process does all the work, else the clock."""
-    if threads == 1 and not abilities(runtime).wall:
-        return time.process_time
-    return time.perf_counter
 
 
 def _loaded(document: dict[str, Any], place: int) -> tuple[Engine, Feed]:

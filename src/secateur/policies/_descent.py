@@ -14,7 +14,7 @@ from secateur.planning import StructureLike
 from secateur.planning.fitting import CostLike
 from secateur.policies._ladder import Ladder, ladders
 from secateur.policies._request import Request
-from secateur.quantities import format_bytes, format_count
+from secateur.quantities import format_bytes, format_count, format_seconds
 
 Thresholds = Callable[[Ladder], np.ndarray]
 Rungs = Sequence[int]
@@ -127,7 +127,7 @@ class Search:
         parts = []
         for kind, limit in self.limits.items():
             least, dense = getattr(smallest, kind), getattr(self.dense, kind)
-            written = format_bytes if kind == "bytes" else format_count
+            written = {"bytes": format_bytes, "latency": format_seconds}.get(kind, format_count)
             if least > limit:
                 parts.append(
                     f"{kind} {self.request.budgets[kind]} ({written(limit)}) cannot be "

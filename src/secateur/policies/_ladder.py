@@ -68,7 +68,7 @@ def _ladder(
     first = np.ones(group.size, bool)
     first[gone] = False
     order = np.lexsort((values, first))  # stable: equal scores leave in the order of their numbers
-    grain = _grain(group, groups, request)
+    grain = request.grains.get(group.name) or _grain(group, groups, request)
     least = math.ceil(request.least(group.size) / grain) * grain
     widths = range(group.size // grain * grain, least - 1, -grain)
     lower = (group.size - width for width in widths if group.size - width > len(gone))

@@ -10,7 +10,7 @@ from secateur.errors import InputError
 from secateur.quantities import Quantity
 from secateur.registry import unknown
 
-KINDS = ("flops", "params", "bytes")
+KINDS = ("flops", "params", "bytes", "latency")
 NORMALISERS = ("mean", "max", "sum", "size", "none")
 
 
@@ -18,8 +18,11 @@ NORMALISERS = ("mean", "max", "sum", "size", "none")
 class Request:
     """Budgets, and the rules that a choice keeps.
 
-    budgets:   ``flops``, ``params`` and ``bytes`` -> at most this much; several hold at once.
+    budgets:   ``flops``, ``params``, ``bytes`` and ``latency`` -> at most this much; several hold
+               at once. Latency needs a structure that knows it (``secateur.latency``).
     round_to:  widths become multiples of this; a group that loses nothing may keep any width.
+    grains:    group -> of how many units its width shall be a multiple, where it is not
+               ``round_to`` that says it.
     floor:     least number of units that stay in a group.
     share:     least share of a group's units that stays, in [0, 1].
     ratios:    group -> share of its units that leaves, in [0, 1), whatever the budget; rounded
@@ -40,6 +43,7 @@ class Request:
     kept: frozenset[str] = frozenset()
     normalise: str = "mean"
     removed: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    grains: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for kind in self.budgets:

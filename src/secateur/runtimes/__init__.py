@@ -72,8 +72,9 @@ def load(
 ) -> Engine:
     """Load with the runtime of that name.
 
-    precision: "" for its default. profile: as ``Runtime`` says. Errors: InputError for an unknown runtime, a precision that it
-    does not have, threads that the machine does not have, and as the runtime itself.
+    precision: "" for its default. profile: as ``Runtime`` says.
+    Errors: InputError for an unknown runtime, a precision that it does not have, threads that the
+    machine does not have, and as the runtime itself.
     """
     known = abilities(name).precisions
     precision = precision or known[0]

@@ -79,9 +79,7 @@ class _Product(nn.Module):
 
 
 class _Attention(nn.Module):
-    def forward(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         return F.scaled_dot_product_attention(query[None], key[None], value[None])[0]
 
 
@@ -91,7 +89,9 @@ def as_onnx(layer: Layer) -> bytes:
         import onnx
         from onnx import TensorProto, helper, numpy_helper
     except ImportError as error:
-        raise InputError(f"onnx cannot be imported ({error}); pip install secateur[onnx]") from error
+        raise InputError(
+            f"onnx cannot be imported ({error}); pip install secateur[onnx]"
+        ) from error
     generator = np.random.default_rng(0)
     weights: list[Any] = []
 

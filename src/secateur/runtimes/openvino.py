@@ -87,9 +87,7 @@ def _name(port: Any, place: int) -> str:
 
 
 def _shape(port: Any) -> tuple[int | None, ...]:
-    return tuple(
-        None if size.is_dynamic else size.get_length() for size in port.partial_shape
-    )
+    return tuple(None if size.is_dynamic else size.get_length() for size in port.partial_shape)
 
 
 def _sentence(error: BaseException) -> str:

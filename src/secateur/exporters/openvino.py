@@ -1,0 +1,78 @@
+"""OpenVINO's own format: .xml beside .bin, checked in OpenVINO in float32."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from torch import nn
+
+from secateur.errors import ExportError, InputError
+from secateur.exporters import exporter, writes
+from secateur.exporters._files import staged, target
+from secateur.exporters._parity import UNCHECKED, parity
+from secateur.exporters._program import captured
+from secateur.exporters._result import ExportResult
+from secateur.exporters.onnx import export_onnx
+from secateur.runtimes.openvino import load_openvino
+from secateur.structure.inputs import ExampleInputs
+
+
+@exporter("openvino")
+@writes(".xml")
+def export_openvino(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    path: str | os.PathLike[str],
+    dynamic_batch: bool = True,
+    check: bool = True,
+) -> ExportResult:
+    """OpenVINO IR (.xml, with its weights in .bin), checked in OpenVINO against the PyTorch model.
+
+    It goes by way of ONNX, so input and output names are those of the ONNX file. Weights keep
+    float32; the precision of the computation is chosen when the file is loaded. dynamic_batch:
+    False keeps the size of the example inputs. check: False compares nothing.
+    Errors: CaptureError where torch.export cannot follow; ExportError where the file computes
+    something else, or OpenVINO cannot convert it; InputError otherwise.
+    """
+    start = time.perf_counter()
+    path = target(path, ".xml")
+    try:
+        import openvino
+    except ImportError as error:
+        raise InputError(
+            f"OpenVINO cannot be imported ({error}); pip install secateur[openvino]"
+        ) from error
+    with tempfile.TemporaryDirectory() as place:
+        between = export_onnx(
+            model, example_inputs, Path(place) / "model.onnx", None, dynamic_batch, False
+        )
+        try:
+            converted = openvino.convert_model(between.path)
+        except Exception as error:  # its errors share no base but this
+            raise ExportError(f"OpenVINO cannot convert this model: {_last(error)}") from error
+        with staged(path) as partial:
+            openvino.save_model(converted, partial, compress_to_fp16=False)
+            size = sum(file.stat().st_size for file in partial.parent.iterdir())
+            checks = UNCHECKED
+            if check:
+                exportable = captured(model, example_inputs, dynamic_batch)
+                checks = parity(exportable, load_openvino(partial))
+    return ExportResult(
+        "openvino",
+        path,
+        size,
+        checks.max_abs_diff,
+        checks.relative,
+        between.dynamic,
+        checks.checked,
+        time.perf_counter() - start,
+        between.warnings,
+    )
+
+
+def _last(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

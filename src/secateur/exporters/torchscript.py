@@ -1,0 +1,93 @@
+"""TorchScript, ``.pt``: PyTorch's older format, for servers that still load it."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from secateur.errors import ExportError
+from secateur.exporters import exporter, writes
+from secateur.exporters._files import staged, target
+from secateur.exporters._parity import UNCHECKED, parity
+from secateur.exporters._program import Arguments, Exportable, captured
+from secateur.exporters._result import ExportResult
+from secateur.structure.inputs import ExampleInputs
+
+
+@exporter("torchscript")
+@writes(".pt")
+def export_torchscript(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    path: str | os.PathLike[str],
+    dynamic_batch: bool = True,
+    check: bool = True,
+) -> ExportResult:
+    """TorchScript by tracing, read back and compared with the model.
+
+    Inputs are given in the order of the example inputs, keywords after the others.
+    dynamic_batch: False keeps the size of the example inputs. check: False compares nothing.
+    Errors: CaptureError where torch.export cannot follow (it draws the inputs to check with);
+    ExportError where the file computes something else or cannot be written; InputError otherwise.
+    """
+    start = time.perf_counter()
+    path = target(path, ".pt")
+    exportable = captured(model, example_inputs, dynamic_batch)
+    notes = []
+    if dynamic_batch and not exportable.dynamic:
+        notes.append(f"the batch size is fixed, because {exportable.why_fixed}")
+    with staged(path) as partial, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # that TorchScript is old, and that it was traced
+        try:
+            traced = torch.jit.trace(
+                _Flat(exportable), tuple(_flat(exportable.arguments)), check_trace=False
+            )
+            torch.jit.save(traced, partial)
+        except Exception as error:  # the tracer raises types of its own, and the user's
+            sentence = str(error).strip().partition("\n")[0]
+            raise ExportError(f"TorchScript cannot trace this model: {sentence}") from error
+        size = partial.stat().st_size
+        again = torch.jit.load(partial)
+
+        def run(arguments: Arguments) -> list[np.ndarray]:
+            found = again(*_flat(arguments))
+            return [leaf.numpy() for leaf in pytree.tree_leaves(found)]
+
+        checks = parity(exportable, run) if check else UNCHECKED
+    return ExportResult(
+        "torchscript",
+        path,
+        size,
+        checks.max_abs_diff,
+        checks.relative,
+        exportable.dynamic,
+        checks.checked,
+        time.perf_counter() - start,
+        tuple(notes),
+    )
+
+
+def _flat(arguments: Arguments) -> list[torch.Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, torch.Tensor)]
+
+
+class _Flat(nn.Module):
+    """Takes flat tensors, returns a tuple of flat tensors: all that TorchScript can hold."""
+
+    def __init__(self, exportable: Exportable) -> None:
+        super().__init__()
+        self.model = exportable.model
+        self._leaves, self._spec = pytree.tree_flatten(exportable.arguments)
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        given = iter(tensors)
+        leaves = [next(given) if isinstance(x, torch.Tensor) else x for x in self._leaves]
+        args, kwargs = pytree.tree_unflatten(leaves, self._spec)
+        found = pytree.tree_leaves(self.model(*args, **kwargs))
+        return tuple(leaf for leaf in found if isinstance(leaf, torch.Tensor))

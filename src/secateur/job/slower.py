@@ -1,0 +1,73 @@
+"""Never slower: a run that gained no speed says so, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from secateur.config import Recipe
+from secateur.quantities import format_seconds, parse_quantity
+
+OVERHEAD = 5e-5  # seconds: below, a call costs about as much as what it computes
+
+
+def missed_latency(recipe: Recipe, document: dict[str, Any]) -> list[str]:
+    """What a run promised about time and did not keep, in words.
+
+    A model that is not faster than the dense one is no success for who asked for less work or
+    less time; who asked for fewer parameters or bytes has got them.
+    """
+    speedup, after = document["speedup"], document["after"]["latency"]
+    if speedup is None:
+        return []
+    missed = []
+    if recipe.target.latency is not None:
+        wanted = parse_quantity(recipe.target.latency, "latency")
+        ratio = 1 / speedup["median"]
+        found = after["median"] if wanted.unit == "seconds" else ratio
+        if found > wanted.value:
+            shown = format_seconds(found) if wanted.unit == "seconds" else f"{found:.3f}x"
+            missed.append(f"latency {wanted}, here {shown}")
+    if not_faster(recipe, speedup):
+        missed.append(
+            f"a model that is faster on {after['runtime']}: it runs at {speedup['median']:.2f} "
+            f"times the speed of the dense one ({speedup['low']:.2f} to {speedup['high']:.2f}), "
+            f"which is {reason(document)}"
+        )
+    return missed
+
+
+def not_faster(recipe: Recipe, speedup: dict[str, float] | None) -> bool:
+    """Whether speed was asked for and not gained outside of noise."""
+    asked = recipe.target.flops is not None or recipe.target.latency is not None
+    return asked and speedup is not None and speedup["low"] <= 1
+
+
+def reason(document: dict[str, Any]) -> str:
+    """Why less work did not take less time, as far as the figures show it."""
+    before, after = document["before"], document["after"]
+    if before["latency"]["median"] < OVERHEAD:
+        return (
+            "what calling the runtime costs: the dense model takes "
+            f"{format_seconds(before['latency']['median'])}; larger batches show what was gained"
+        )
+    left = after["flops"] / max(before["flops"], 1)
+    if left > 0.8:
+        return f"too little: {left:.0%} of the work is left; ask for less"
+    odd = [
+        layer["name"]
+        for layer in document["layers"]
+        if layer["after"] != layer["before"] and any(size % 4 for size in layer["after"])
+    ]
+    if odd and document["recipe"]["pruning"]["round_to"] % 4:
+        return (
+            f"the widths: {len(odd)} layers, {odd[0]} among them, have widths that are no "
+            "multiple of 4 and leave the runtime's fast path; a target of latency, or "
+            "pruning.round_to=8, keeps to it"
+        )
+    per_byte = after["flops"] / max(4 * after["params"], 1)
+    if per_byte < 4:
+        return (
+            "memory: it does less than 4 operations for each byte of its weights, so reading them "
+            "takes the time; larger batches or int8 weights help, narrower layers do not"
+        )
+    return "within the noise of this machine; measure longer (latency.seconds), or ask for less"

@@ -1,0 +1,213 @@
+"""Latency in a run: what a model will cost, and what it does cost beside the dense one.
+
+The prediction chooses widths; what counts is a timing of the exported models in turn. So the
+limit that the choice is given is moved until the measured ratio lies just below the target.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from secateur.config import LatencySection, Recipe
+from secateur.errors import BudgetError
+from secateur.job import folders
+from secateur.job.work import Work
+from secateur.measure.latency import PairedTiming, time_pair
+from secateur.measure.timing import Setting, clock_of
+from secateur.planning import describe
+from secateur.predicting import Whole, latency, sized, write_timed
+from secateur.quantities import Quantity
+from secateur.runtimes import abilities, load
+from secateur.runtimes._engine import Engine
+from secateur.runtimes.eager import runner
+from secateur.surgery.applying import apply
+
+WHOLES = "latency.json"
+AIM, CLOSE, UNDER = 0.965, 0.94, 0.985  # of the target: where to aim, and what is near enough
+TRIES = 6
+Units = Mapping[str, Sequence[int]]
+
+
+def prepare(work: Work) -> None:
+    """Measure what a target of latency needs to know; whole models once in a run."""
+    section = work.recipe.latency
+    if work.recipe.target.latency is None or section is None:
+        return
+    path = work.folder / WHOLES
+    wholes = _read(path) if path.is_file() else None
+    work.listener.begin("latency")
+    work.latency = latency(
+        work.dense,
+        work.structure,
+        work.subject.example_inputs,
+        runtime=section.runtime,
+        batch=section.batch,
+        threads=section.threads,
+        precision=section.precision,
+        launches=section.launches,
+        folder=table_folder(work.recipe),
+        wholes=wholes,
+        tell=lambda what, done, total: work.listener.tick("latency", 0, f"{what} {done}/{total}"),
+    )
+    folders.write_json(path, [_written(whole) for whole in work.latency.wholes])
+    error = work.latency.error
+    work.listener.end("latency", f"predicted within {error:.1%}" if error is not None else "")
+
+
+def table_folder(recipe: Recipe) -> Path | None:
+    """Where a recipe keeps the times of layers; None for the user's cache."""
+    tables = recipe.latency.tables if recipe.latency else None
+    return None if tables is None else (Path(recipe.folder) / tables).resolve()
+
+
+def _written(whole: Whole) -> dict[str, Any]:
+    remove = {name: list(units) for name, units in whole.remove.items()}
+    return {"remove": remove, "seconds": list(whole.seconds)}
+
+
+def _read(path: Path) -> list[Whole]:
+    return [
+        Whole({k: tuple(v) for k, v in one["remove"].items()}, tuple(one["seconds"]))
+        for one in folders.read_json(path)
+    ]
+
+
+def setting_of(section: LatencySection) -> Setting:
+    """The runtime of a recipe, its precision filled in."""
+    precision = section.precision or abilities(section.runtime).precisions[0]
+    return Setting(section.runtime, section.threads, precision)
+
+
+@dataclass(eq=False)
+class Measured:
+    """Latency of choices beside the dense model: both exported, timed in turn.
+
+    Ratios of an interrupted run are read back from ``path``.
+    """
+
+    work: Work
+    section: LatencySection
+    path: Path
+    known: dict[str, float] = field(default_factory=dict)
+    dense_seconds: float | None = None
+    _dense: Callable[[], Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.path.is_file():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                try:
+                    key, ratio, dense = json.loads(line)
+                except ValueError:  # a line that was cut short
+                    continue
+                self.known[key], self.dense_seconds = ratio, dense
+
+    def ratio(self, remove: Units) -> float:
+        """Seconds of the model after a removal, divided by those of the dense model."""
+        written = json.dumps({name: list(units) for name, units in sorted(remove.items())})
+        key = hashlib.sha256(written.encode()).hexdigest()[:16]
+        if key not in self.known:
+            timing = self._timed(remove)
+            self.known[key] = 1 / timing.ratio.median
+            self.dense_seconds = timing.a.median
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([key, self.known[key], self.dense_seconds]) + "\n")
+        return self.known[key]
+
+    def dense(self) -> float:
+        """Seconds of the dense model; measured beside itself where nothing was measured yet."""
+        if self.dense_seconds is None:
+            self.ratio({})
+        assert self.dense_seconds is not None
+        return self.dense_seconds
+
+    def _timed(self, remove: Units) -> PairedTiming:
+        work = self.work
+        inputs = sized(work.subject.example_inputs, self.section.batch)
+        plan = describe(work.structure, {k: tuple(v) for k, v in remove.items()}, "")
+        smaller = apply(
+            work.dense, plan, work.subject.example_inputs, work.recipe.pruning.method,
+            structure=work.structure, pure=True,
+        )  # fmt: skip
+        if self._dense is None:
+            self._dense = running(work.dense, inputs, self.section)
+        other = running(smaller, inputs, self.section)
+        clock = clock_of(self.section.runtime, self.section.threads)
+        return time_pair(self._dense, other, seconds=self.section.seconds, clock=clock)
+
+
+def running(model: nn.Module, inputs: Any, section: LatencySection) -> Callable[[], Any]:
+    """One run of a model on the runtime of a recipe; PyTorch itself takes the model as it is."""
+    if section.runtime == "eager" and section.precision in ("", "f32"):
+        run = runner(model, section.threads)
+        return lambda: run(inputs)
+    with tempfile.TemporaryDirectory() as place:
+        file = write_timed(model, inputs, section.runtime, Path(place) / "model")
+        engine = load(section.runtime, file, section.threads, section.precision)
+    return running_file(engine, inputs)
+
+
+def running_file(engine: Engine, inputs: Any) -> Callable[[], Any]:
+    """One run of what was loaded."""
+    feed = engine.feed(inputs)
+    return lambda: engine.run(feed)
+
+
+def share_of(target: Quantity, measured: Measured) -> float:
+    """A target of latency as a share of the dense model's."""
+    if target.unit == "fraction":
+        return target.value
+    return min(1.0, target.value / measured.dense())
+
+
+def tuned(
+    choose: Callable[[float], Units],
+    ratio: Callable[[Units], float],
+    share: float,
+    start: float | None = None,
+    tell: Callable[[int, float, float], None] = lambda number, limit, found: None,
+) -> tuple[dict[str, tuple[int, ...]], float]:
+    """The choice whose measured ratio lies just below a share, and the limit that gave it.
+
+    choose: limit, as a share of the predicted latency -> what leaves. The limit is moved by what
+    the last one missed; the largest ratio that holds the target is taken, or, where none did in
+    ``TRIES``, the last limit is lowered until one does.
+    Errors: BudgetError where no choice holds the target.
+    """
+    limit = min(1.0, start if start is not None else share * AIM)
+    best: tuple[float, dict[str, tuple[int, ...]], float] | None = None
+    least = float("inf")
+    for number in range(1, 2 * TRIES + 1):
+        if number > TRIES and best is not None:
+            break
+        try:
+            chosen = {name: tuple(units) for name, units in choose(limit).items()}
+        except BudgetError as error:
+            if best is not None:
+                break
+            found = (
+                "" if least == float("inf") else f"; the least that was measured is {least:.3f}x"
+            )
+            raise BudgetError(
+                f"latency of {share:.3g}x cannot be reached: {error}{found}"
+            ) from error
+        at = ratio(chosen)
+        tell(number, limit, at)
+        least = min(least, at)
+        if at <= UNDER * share and (best is None or at > best[0]):
+            best = at, chosen, limit
+        if CLOSE * share <= at <= UNDER * share:
+            break
+        limit = min(1.0, limit * min(1.5, max(0.6, AIM * share / at)))
+    if best is None:
+        raise BudgetError(
+            f"latency of {share:.3g}x was not reached: the least that was measured is {least:.3f}x"
+        )
+    return best[1], best[2]
