@@ -10,8 +10,9 @@ from torch import nn
 
 from secateur.config import Recipe
 from secateur.errors import InputError
-from secateur.exporters import EXPORTERS, export, suffix_of
+from secateur.exporters import EXPORTERS, suffix_of
 from secateur.job import folders
+from secateur.job.exporting import exported
 from secateur.job.listening import plain
 from secateur.job.subjects import load_subject
 from secateur.metrics import evaluate
@@ -29,7 +30,7 @@ def evaluate_run(folder: Path, dense: bool, split: str | None) -> tuple[str, dic
     """
     if folders.open_folder(folder).data is None:
         raise InputError(f"the recipe of {folder} names no data to evaluate on")
-    recipe, subject, model = _opened(folder, dense)
+    recipe, subject, model = opened_run(folder, dense)
     assert subject.data is not None and recipe.data is not None
     split = split or ("val" if subject.data.test is None else "test")
     splits = {"train": subject.data.train, "val": subject.data.val, "test": subject.data.test}
@@ -50,27 +51,18 @@ def export_run(folder: Path, names: list[str], output: Path | None) -> list[dict
     folders.open_folder(folder)
     for name in names:
         EXPORTERS.get(name)  # refuses an unknown one before any work
-    _, subject, model = _opened(folder, False)
+    recipe, subject, model = opened_run(folder, False)
     place = output or folder / "exports"
     place.mkdir(parents=True, exist_ok=True)
     result = []
     for name in names:
-        target = place / f"model{suffix_of(name)}"
-        found = export(name, model, subject.example_inputs, target)
-        result.append(
-            {
-                "name": name,
-                "path": str(found.path),
-                "bytes": found.size,
-                "max_abs": found.max_abs_diff,
-                "relative": found.relative,
-                "seconds": found.seconds,
-            }
-        )
+        found = exported(name, model, place / f"model{suffix_of(name)}", recipe, subject)
+        result.append({**found, "path": str(place / found["path"])})
     return result
 
 
-def _opened(folder: Path, dense: bool) -> tuple[Recipe, Subject, nn.Module]:
+def opened_run(folder: Path, dense: bool) -> tuple[Recipe, Subject, nn.Module]:
+    """The recipe of a run, its subject, and the dense or the pruned model. Errors: InputError."""
     recipe = folders.open_folder(folder)
     subject = load_subject(recipe)
     if not dense:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.exporters import export, suffix_of
+from secateur.exporters import suffix_of
 from secateur.job import folders
+from secateur.job.exporting import exported
 from secateur.job.listening import plain
 from secateur.job.measuring import measured, paired_latency
 from secateur.job.slower import missed_latency
@@ -98,17 +99,8 @@ def _exports(work: Work, pruned: nn.Module) -> dict[str, list[dict[str, Any]]]:
             stem = "model" if side == "pruned" else "dense"
             target = work.folder / "exports" / f"{stem}{suffix_of(name)}"
             target.parent.mkdir(exist_ok=True)
-            found = export(name, model, work.subject.example_inputs, target)
-            result[side].append(
-                {
-                    "name": name,
-                    "path": str(found.path.relative_to(work.folder)),
-                    "bytes": found.size,
-                    "max_abs": found.max_abs_diff,
-                    "relative": found.relative,
-                    "seconds": found.seconds,
-                }
-            )
+            found = exported(name, model, target, work.recipe, work.subject)
+            result[side].append({**found, "path": f"exports/{found['path']}"})
     return {side: [{**e, "file": str(work.folder / e["path"])} for e in entries]
             for side, entries in result.items()}  # fmt: skip
 

@@ -20,7 +20,7 @@ import numpy as np
 from secateur.errors import InputError
 from secateur.measure.layers import Layer, multiply_adds
 from secateur.measure.machine import fingerprint
-from secateur.measure.staircase import PROBES, Rule, Rules, learn, probes
+from secateur.measure.staircase import PROBES, WIDTHS, Rule, Rules, learn, probes
 from secateur.measure.timing import LAUNCHES, Setting, read, time_subjects, written
 from secateur.places import cache_root
 from secateur.runtimes import abilities
@@ -53,7 +53,8 @@ class Table:
 
     seconds: of every layer that was measured, the median of its launches, without ``call``.
     spread: of each, (largest - smallest) / median of its launches.
-    call: what calling the runtime costs by itself, once for a model.
+    call: what calling the runtime costs by itself, once for a model. probed: the times of
+    ``staircase.WIDTHS`` behind each rule.
     """
 
     setting: Setting
@@ -62,6 +63,7 @@ class Table:
     spread: Mapping[Layer, float]
     call: float
     families: Mapping[Layer, Family]
+    probed: Mapping[tuple[str, int], tuple[float, ...]] = field(default_factory=dict)
     _known: dict[tuple[Layer, Layer], float] = field(default_factory=dict, repr=False)
     _grids: dict[Layer, np.ndarray] = field(default_factory=dict, repr=False)
 
@@ -149,11 +151,14 @@ def measured_table(
     store = _Store(folder or cache_root() / "latency", setting, launches)
     few = abilities(setting.runtime).slow
     rules: dict[tuple[str, int], Rule] = {}
+    probed: dict[tuple[str, int], tuple[float, ...]] = {}
     if not few:
         wanted = [EMPTY, *probes()]
         times = store.measure(wanted, lambda done, total: tell("probing widths", done, total))
-        if any(full.kind in {kind for kind, _ in PROBES} for full, _ in pairs):
-            rules = learn(times)
+        rules = learn(times)
+        probed = {
+            place: tuple(times[make(width)] for width in WIDTHS) for place, make in PROBES.items()
+        }
     least: dict[Layer, Layer] = {}
     for full, low in pairs:
         other = least.get(full, low)
@@ -166,7 +171,7 @@ def measured_table(
     )
     call = times[EMPTY]
     seconds = {layer: _without(call, value, layer) for layer, value in times.items()}
-    return Table(setting, rules, seconds, store.spread(wanted), call, families)
+    return Table(setting, rules, seconds, store.spread(wanted), call, families, probed)
 
 
 def _without(call: float, seconds: float, layer: Layer) -> float:

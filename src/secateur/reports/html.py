@@ -35,7 +35,7 @@ def write_html(metrics: Document, path: str | Path) -> Path:
 def render(metrics: Document) -> str:
     """The page as text: HTML, style, script and data, and no link to anything outside."""
     checked(metrics)
-    style, script = Markup(_asset("report.css")), Markup(_asset("report.js"))
+    style, script = Markup(asset("report.css")), Markup(asset("report.js"))
     # The browser refuses every other script, and every load, whatever the data holds.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
@@ -73,7 +73,8 @@ def render(metrics: Document) -> str:
     return f"<!doctype html>\n{tag('html', {'lang': 'en'}, head, body)}\n"
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file that is part of every page."""
     return (resources.files("secateur.reports") / "assets" / name).read_text(encoding="utf-8")
 
 

@@ -1,0 +1,201 @@
+"""What to deploy on this machine: dense or pruned, in float32, bfloat16 or 8 bits, and where.
+
+All candidates are exported, answer the same validation samples through their own runtime, and
+are timed in turn with the dense model in ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+from torch.utils.data import Subset
+
+from secateur.errors import InputError, SecateurError
+from secateur.exporters import suffix_of
+from secateur.job import folders
+from secateur.job.evaluating import opened_run, with_dense_weights
+from secateur.job.exporting import exported
+from secateur.job.listening import Listener
+from secateur.job.timing import running_file
+from secateur.measure.latency import time_pair
+from secateur.measure.timing import clock_of
+from secateur.metrics import evaluate, get_metric
+from secateur.predicting import sized
+from secateur.quantities import parse_quantity
+from secateur.runtimes import load
+from secateur.runtimes._engine import Engine
+from secateur.structure.caches import known_caches
+from secateur.structure.inputs import as_arguments
+from secateur.training.loading import batches, forward
+
+SAMPLES = 2000  # of the validation split
+DROP = "1pt"  # that may go where the recipe does not say
+# (runtime, precision as it is shown, precision of the runtime, format of the file)
+WAYS = (
+    ("onnxruntime", "f32", "f32", "onnx"),
+    ("onnxruntime", "int8", "f32", "onnx-int8"),
+    ("openvino", "f32", "f32", "onnx"),
+    ("openvino", "bf16", "bf16", "onnx"),
+    ("openvino", "int8", "f32", "onnx-int8"),
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to deploy, measured.
+
+    speedup: (median, low, high) beside the dense model in ONNX Runtime; seconds: of one run.
+    value: the metric on validation samples, None without data. error: why it could not be tried.
+    """
+
+    model: str
+    runtime: str
+    precision: str
+    bytes: int = 0
+    seconds: float = 0.0
+    speedup: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    value: float | None = None
+    error: str = ""
+
+
+def advise(folder: Path, listener: Listener, samples: int = SAMPLES) -> dict[str, Any]:
+    """The table of all ways to deploy a finished run, and which to take.
+
+    The fastest is taken of those whose metric on validation samples is within the allowed drop
+    (``max_drop`` of the recipe, or one point) of the dense model's in float32; without data of
+    those in float32. Errors: InputError for a run that is not finished.
+    """
+    recipe, subject, pruned = opened_run(folder, False)
+    dense = with_dense_weights(subject.build(), folder)
+    section = recipe.latency
+    batch, threads = (section.batch, section.threads) if section else (1, 1)
+    seconds = section.seconds if section else 4.0
+    inputs = sized(subject.example_inputs, batch)
+    rows: list[Candidate] = []
+    listener.begin("advise", 2 * len(WAYS))
+    with tempfile.TemporaryDirectory() as place:
+        files: dict[tuple[str, str], dict[str, Any]] = {}
+
+        def file(side: str, kind: str) -> Path:
+            if (side, kind) not in files:
+                model = dense if side == "dense" else pruned
+                target = Path(place) / f"{side}{suffix_of(kind)}"
+                files[side, kind] = exported(kind, model, target, recipe, subject)
+            return Path(place) / files[side, kind]["path"]
+
+        reference = running_file(load("onnxruntime", file("dense", "onnx"), threads), inputs)
+        for side, model in (("dense", dense), ("pruned", pruned)):
+            for runtime, shown, precision, kind in WAYS:
+                listener.tick("advise", len(rows), f"{side} in {runtime}, {shown}")
+                try:
+                    engine = load(runtime, file(side, kind), threads, precision)
+                    timing = time_pair(
+                        reference, running_file(engine, inputs), seconds=seconds,
+                        clock=clock_of(runtime, threads),
+                    )  # fmt: skip
+                    value = _value(recipe, subject, model, engine, samples)
+                except SecateurError as error:  # one way that is closed does not close the others
+                    rows.append(Candidate(side, runtime, shown, error=str(error)))
+                    continue
+                ratio = timing.ratio
+                rows.append(
+                    Candidate(
+                        side, runtime, shown, files[side, kind]["bytes"], timing.b.median,
+                        (ratio.median, ratio.low, ratio.high), value,
+                    )
+                )  # fmt: skip
+    listener.end("advise", f"{len(rows)} ways measured")
+    document = _document(rows, recipe)
+    folders.write_json(folder / "advice.json", document)
+    return document
+
+
+def _document(rows: list[Candidate], recipe: Any) -> dict[str, Any]:
+    dense = next(r for r in rows if (r.model, r.runtime, r.precision) == ("dense", *WAYS[0][:2]))
+    allowed = parse_quantity(recipe.max_drop or DROP, "drop").value
+    better = 1 if get_metric(recipe.metric).higher_is_better else -1
+
+    def drop(row: Candidate) -> float | None:
+        if row.value is None or dense.value is None:
+            return None
+        return better * (dense.value - row.value)
+
+    def fits(row: Candidate) -> bool:
+        lost = drop(row)
+        if row.error:
+            return False
+        return row.precision == "f32" if lost is None else lost <= allowed + 1e-12
+
+    fitting = [row for row in rows if fits(row)]
+    best = max(fitting, key=lambda row: row.speedup[0])
+    return {
+        "metric": recipe.metric,
+        "allowed_drop": allowed,
+        "ways": [
+            {**vars(row), "speedup": list(row.speedup), "drop": drop(row), "fits": fits(row)}
+            for row in rows
+        ],
+        "advice": {"model": best.model, "runtime": best.runtime, "precision": best.precision},
+        "sentence": _sentence(best, drop(best), recipe.metric),
+    }
+
+
+def _sentence(best: Candidate, lost: float | None, metric: str) -> str:
+    how = f"the {best.model} model in {best.runtime} with {best.precision}"
+    cost = "" if lost is None else f", for {100 * lost:+.2f} points less {metric} on validation"
+    return (
+        f"Take {how}: {best.speedup[0]:.2f} times the speed of the dense model in ONNX Runtime "
+        f"({best.speedup[1]:.2f} to {best.speedup[2]:.2f}){cost}."
+    )
+
+
+def _value(
+    recipe: Any, subject: Any, model: nn.Module, engine: Engine, samples: int
+) -> float | None:
+    if subject.data is None or recipe.data is None:
+        return None
+    part = subject.data.val
+    part = Subset(part, range(min(samples, len(part))))
+    size = recipe.data.batch_size
+    if engine.shapes and engine.shapes[0] and engine.shapes[0][0] is not None:
+        size = engine.shapes[0][0]
+    answers = Answers(engine, _rebuilt(model, subject.example_inputs))
+    found = evaluate(answers, batches(part, size, least=size if size > 1 else 1), recipe.metric)
+    return float(found[recipe.metric])
+
+
+class Answers(nn.Module):
+    """What a runtime answers, as a model of PyTorch would: for metrics, that call models."""
+
+    def __init__(self, engine: Engine, rebuild: Callable[[list[torch.Tensor]], Any]) -> None:
+        super().__init__()
+        self.engine, self.rebuild = engine, rebuild
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        found = self.engine((args, kwargs))
+        return self.rebuild([torch.from_numpy(np.ascontiguousarray(x)) for x in found])
+
+
+def _rebuilt(model: nn.Module, example_inputs: Any) -> Callable[[list[torch.Tensor]], Any]:
+    """Flat outputs in the form in which the model itself gives them."""
+    args, kwargs = as_arguments(example_inputs)
+    with torch.no_grad(), known_caches():
+        leaves, spec = pytree.tree_flatten(forward(model, (args, kwargs)))
+    if all(isinstance(leaf, torch.Tensor) for leaf in leaves):
+        return lambda found: pytree.tree_unflatten(found, spec)
+    return lambda found: found[0]
+
+
+def check_folder(folder: Path) -> None:
+    """Errors: InputError for what is no finished run, before torch is loaded."""
+    folders.open_folder(folder)
+    if not (folder / folders.METRICS).is_file():
+        raise InputError(f"{folder} is not finished; go on with: secateur resume {folder}")
