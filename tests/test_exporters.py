@@ -163,8 +163,10 @@ def test_safetensors_is_what_load_reads(tmp_path):
 
 
 def test_the_registry_knows_the_exporters_by_name():
-    assert exporters.EXPORTERS.names() == ("onnx", "safetensors", "torch-export")
-    assert all(text.endswith((".", "model.")) for _, text in exporters.EXPORTERS.describe())
+    assert exporters.EXPORTERS.names() == (
+        "onnx", "onnx-int8", "openvino", "safetensors", "sparse", "torch-export", "torchscript",
+    )  # fmt: skip
+    assert all(text.endswith(".") for _, text in exporters.EXPORTERS.describe())
     with pytest.raises(InputError, match="did you mean 'onnx'"):
         exporters.export("onx", nn.Linear(2, 2), torch.randn(2, 2), "model.onnx")
 
@@ -321,9 +323,9 @@ def linear(tmp_path_factory) -> Path:
 
 
 def test_a_session_uses_the_threads_it_was_given(linear):
-    options = session(linear, threads=2).engine.get_session_options()
+    options = session(linear, threads=2).handle.get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
-    assert session(linear).engine.get_providers() == ["CPUExecutionProvider"]
+    assert session(linear).handle.get_providers() == ["CPUExecutionProvider"]
 
 
 def test_a_session_says_what_it_takes(linear, tmp_path):

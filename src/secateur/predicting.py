@@ -28,8 +28,7 @@ from secateur.measure.prediction import Predictor, TimedStructure, fitted, predi
 from secateur.measure.table import measured_table
 from secateur.measure.timing import LAUNCHES, File, Setting, time_subjects
 from secateur.planning import describe
-from secateur.runtimes import RUNTIMES, abilities
-from secateur.runtimes._engine import check_threads
+from secateur.runtimes import RUNTIMES, abilities, check_threads
 from secateur.structure.groups import Group
 from secateur.structure.inputs import ExampleInputs, as_arguments, map_tensors
 from secateur.structure.structure import Structure

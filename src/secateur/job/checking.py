@@ -11,7 +11,7 @@ from secateur.errors import InputError
 from secateur.exporters import EXPORTERS
 from secateur.metrics import METRICS
 from secateur.registry import Registry, unknown
-from secateur.runtimes import RUNTIMES
+from secateur.runtimes import RUNTIMES, check_threads
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -20,6 +20,7 @@ def check_recipe(recipe: Recipe) -> None:
     _refuse_unknown(EXPORTERS, recipe.export)
     if recipe.latency is not None:
         _refuse_unknown(RUNTIMES, [recipe.latency.runtime])
+        check_threads(recipe.latency.threads)
     elif recipe.target.latency is not None:
         raise InputError("a target of latency needs the section 'latency'; it is null here")
     if recipe.target.latency is not None and recipe.part:

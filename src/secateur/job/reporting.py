@@ -14,7 +14,7 @@ from secateur.job import folders
 from secateur.job.exporting import exported
 from secateur.job.listening import plain
 from secateur.job.measuring import measured, paired_latency
-from secateur.job.slower import missed_latency
+from secateur.job.slower import KEPT, keep_dense, missed_latency, not_faster
 from secateur.job.work import Work
 from secateur.metrics import evaluate, get_metric
 from secateur.planning import PruningPlan
@@ -75,6 +75,11 @@ def write_results(work: Work) -> dict[str, Any]:
         "surgery": origin_of(pruned).kind,
         "uncounted": sorted(set(uncounted)),
     }
+    document["kept"] = "pruned"
+    if not_faster(work.recipe, latency["speedup"]):
+        keep_dense(work, pruned)
+        document["kept"] = "dense"
+        document["notes"].append(KEPT)
     document["missed"] = _missed(work, document)
     document["reached"] = not document["missed"]
     if work.journal.done("measure") is None:

@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
+from torch import nn
+
 from secateur.config import Recipe
+from secateur.job.work import Work
+from secateur.planning import describe
 from secateur.quantities import format_seconds, parse_quantity
+from secateur.surgery.applying import apply
+from secateur.surgery.storing import save
 
 OVERHEAD = 5e-5  # seconds: below, a call costs about as much as what it computes
+KEPT = (
+    "the pruned model is not faster, so model/ and exports/ hold the dense one; the pruned model "
+    "is in slower/"
+)
+
+
+def keep_dense(work: Work, pruned: nn.Module) -> None:
+    """Put the dense model where the run's result is read, and the pruned one into ``slower``."""
+    place = work.folder / "slower"
+    save(pruned, place)
+    empty = describe(work.structure, {}, work.recipe.model, {"kept": "dense"})
+    inputs = work.subject.example_inputs
+    dense = apply(work.dense, empty, inputs, structure=work.structure, pure=True)
+    save(dense.eval(), work.folder / "model")
+    empty.save(work.folder / "plan.json")
+    exports = work.folder / "exports"
+    for file in sorted(exports.glob("model.*")) if exports.is_dir() else ():
+        beside = file.with_name("dense" + file.name.removeprefix("model"))
+        if beside.is_file():
+            shutil.move(file, place / file.name)
+            shutil.copyfile(beside, file)
 
 
 def missed_latency(recipe: Recipe, document: dict[str, Any]) -> list[str]:
@@ -37,9 +65,15 @@ def missed_latency(recipe: Recipe, document: dict[str, Any]) -> list[str]:
 
 
 def not_faster(recipe: Recipe, speedup: dict[str, float] | None) -> bool:
-    """Whether speed was asked for and not gained outside of noise."""
+    """Whether speed was asked for and not gained outside of noise.
+
+    PyTorch without an export says little of where a model will be served: there it is told, and
+    nothing more.
+    """
     asked = recipe.target.flops is not None or recipe.target.latency is not None
-    return asked and speedup is not None and speedup["low"] <= 1
+    exported = recipe.latency is not None and recipe.latency.runtime != "eager"
+    served = exported or recipe.target.latency is not None
+    return asked and served and speedup is not None and speedup["low"] <= 1
 
 
 def reason(document: dict[str, Any]) -> str:

@@ -286,10 +286,8 @@ def multiply_adds(layer: Layer) -> float:
     """Of one run of a layer; what a layer costs where nothing was measured is taken from it."""
     sizes, settings = layer.sizes, layer.settings
     if layer.kind == "convolution":
-        batch, _, space, kernel, stride = settings[:5]
-        places = math.prod(space)
-        if not settings[1]:
-            places = math.prod(-(-s // t) for s, t in zip(space, stride, strict=True))
+        batch, transposed, space, kernel = settings[:4]
+        places = math.prod(space if transposed else _places(*settings[2:7]))
         return batch * places * math.prod(kernel) * math.prod(sizes)
     if layer.kind == "attention":
         lead, queries, keys, width, values = sizes
@@ -301,3 +299,14 @@ def multiply_adds(layer: Layer) -> float:
         later = (layers - 1) * (1 + both) * hidden
         return steps * batch * gates * hidden * (1 + both) * (inputs + later + layers * hidden)
     return math.prod(sizes)
+
+
+def _places(space: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> list[int]:
+    """Where a convolution looks, along each dimension."""
+    if padding == "same":
+        return [-(-size // step) for size, step in zip(space, stride, strict=True)]
+    pads = [0] * len(space) if padding == "valid" else padding
+    return [
+        (size + 2 * pad - wide * (k - 1) - 1) // step + 1
+        for size, k, step, pad, wide in zip(space, kernel, stride, pads, dilation, strict=True)
+    ]

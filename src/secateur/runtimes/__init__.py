@@ -8,6 +8,7 @@ single layer of a latency table, which is never written to disk, also what the p
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -83,3 +84,15 @@ def load(
             f"the runtime {name} has no precision {precision!r}; it has {', '.join(known)}"
         )
     return RUNTIMES.get(name)(source, threads, precision, profile)
+
+
+def check_threads(threads: int) -> None:
+    """Errors: InputError for less than one thread, or more than this process may run on."""
+    if threads < 1:
+        raise InputError(f"threads is {threads}; expected 1 or more")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if cores and threads > cores:
+        raise InputError(
+            f"threads is {threads}, but there are {cores} cores here; more threads than cores "
+            "only wait for each other"
+        )

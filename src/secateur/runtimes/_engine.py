@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,18 +67,6 @@ class Engine:
             raise InputError(
                 f"{self.runtime} cannot run {self.name} on {shapes}: {first_line(error)}"
             ) from error
-
-
-def check_threads(threads: int) -> None:
-    """Errors: InputError for less than one thread, or more than this process may run on."""
-    if threads < 1:
-        raise InputError(f"threads is {threads}; expected 1 or more")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if cores and threads > cores:
-        raise InputError(
-            f"threads is {threads}, but there are {cores} cores here; more threads than cores "
-            "only wait for each other"
-        )
 
 
 def first_line(error: BaseException) -> str:

@@ -17,7 +17,8 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError
-from secateur.runtimes._engine import Engine, Feed, check_threads, first_line
+from secateur.runtimes import check_threads
+from secateur.runtimes._engine import Engine, Feed, first_line
 
 
 def program_of(source: str | os.PathLike[str] | nn.Module) -> tuple[nn.Module, str]:
@@ -46,7 +47,7 @@ def engine_of(
     prepare: Callable[[nn.Module], Callable[..., Any]] = lambda model: model,
     device: str = "cpu",
 ) -> Engine:
-    """A module as an engine; its inputs are those of its ``forward``, in order.
+    """A module as an engine; its inputs are those that its ``forward`` needs, in order.
 
     prepare: makes of the module what is called, as torch.compile does.
     """
@@ -56,7 +57,8 @@ def engine_of(
     if precision == "bf16":
         model = model.to(torch.bfloat16)
     called = prepare(model)
-    names = list(inspect.signature(model.forward).parameters)
+    parameters = inspect.signature(model.forward).parameters.values()
+    names = [p.name for p in parameters if p.default is p.empty]
     spec = _leaves(model)
     if spec is not None and len(spec) != len(names):
         names = spec
@@ -64,7 +66,8 @@ def engine_of(
     def infer(feed: Feed) -> list[np.ndarray]:
         tensors = [_cast(torch.from_numpy(feed[name]).to(device), precision) for name in names]
         with fixed_threads(threads), torch.inference_mode():
-            leaves = pytree.tree_leaves(called(*_arguments(model, tensors)))
+            args, kwargs = _arguments(model, tensors)
+            leaves = pytree.tree_leaves(called(*args, **kwargs))
             found = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
             return [_uncast(leaf).cpu().numpy() for leaf in found]
 
@@ -82,12 +85,11 @@ def _leaves(model: nn.Module) -> list[str] | None:
     return [f"input_{i}" for i in range(spec.num_leaves)]
 
 
-def _arguments(model: nn.Module, tensors: list[torch.Tensor]) -> list[Any]:
+def _arguments(model: nn.Module, tensors: list[torch.Tensor]) -> tuple[Any, dict[str, Any]]:
     spec = getattr(model, "_in_spec", None)
     if spec is None or spec.num_leaves != len(tensors):
-        return tensors
-    args, kwargs = pytree.tree_unflatten(tensors, spec)
-    return [*args, *kwargs.values()]
+        return tensors, {}
+    return pytree.tree_unflatten(tensors, spec)
 
 
 def _cast(tensor: torch.Tensor, precision: str) -> torch.Tensor:

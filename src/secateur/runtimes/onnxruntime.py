@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from secateur.errors import InputError
-from secateur.runtimes import loads, runtime
-from secateur.runtimes._engine import Engine, Feed, check_threads, first_line
+from secateur.runtimes import check_threads, loads, runtime
+from secateur.runtimes._engine import Engine, Feed, first_line
 
 _TYPES = {"float": "float32", "double": "float64"}  # where it spells them otherwise than numpy
 
