@@ -106,4 +106,5 @@ def _number(value: Any, form: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")[:200]
+    text = text[:200].replace("|", "\\|").replace("<", "&lt;")
+    return text.replace("[", "\\[")

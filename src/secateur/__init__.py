@@ -23,8 +23,10 @@ if TYPE_CHECKING:
         SurgeryError,
         TrainingError,
     )
+    from secateur.exporters.sparse import load_sparse
     from secateur.job.compressing import Result, compress
     from secateur.planning import PruningPlan
+    from secateur.predicting import Latency, latency
     from secateur.structure.groups import Frozen, Group, Member
     from secateur.structure.structure import Structure, trace
     from secateur.surgery.applying import apply
@@ -41,6 +43,8 @@ _PLACES = {
     "secateur.structure.structure": ("Structure", "trace"),
     "secateur.boundary": ("drop_features", "keep_classes"),
     "secateur.choosing": ("plan",),
+    "secateur.exporters.sparse": ("load_sparse",),
+    "secateur.predicting": ("Latency", "latency"),
     "secateur.job.compressing": ("Result", "compress"),
     "secateur.surgery.applying": ("apply",),
     "secateur.surgery.storing": ("load", "save"),
@@ -55,6 +59,7 @@ __all__ = [
     "Frozen",
     "Group",
     "InputError",
+    "Latency",
     "Member",
     "NotExact",
     "PlanError",
@@ -70,7 +75,9 @@ __all__ = [
     "compress",
     "drop_features",
     "keep_classes",
+    "latency",
     "load",
+    "load_sparse",
     "plan",
     "save",
     "trace",
