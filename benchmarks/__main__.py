@@ -23,10 +23,11 @@ BENCHMARKS = {
     "trained": ("trained", "trained_page", "trained.md"),
     "sparse_weights": ("sparse_weights", "sparse_weights", "sparse-weights.md"),
     "depth": ("depth", "depth", "depth.md"),
+    "latency": ("latency", "latency", "latency.md"),
     "zoo_peer": ("zoo_peer", "zoo_peer_page", "zoo-peer.md"),
 }
 
-WITH_NETS = ("fashion_mnist", "oneshot", "trained")
+WITH_NETS = ("fashion_mnist", "oneshot", "trained", "latency")
 
 
 def main() -> None:

@@ -169,6 +169,14 @@ def test_a_target_of_latency_in_a_run(place):
     assert all(width % 4 == 0 for width in widths)
 
 
+def test_other_targets_of_latency_are_solved_from_the_run(place):
+    folder, _ = place
+    done = secateur(folder, "solve", "run", "--target", "latency=0.8x", "--json")
+    assert done.returncode == 0, done.stderr
+    (plan,) = json.loads(done.stdout)["plans"]
+    assert plan["budget"] == {"latency": "0.8x"} and 0.3 < plan["flops_share"] < 0.95
+
+
 def test_exports_answer_in_a_fresh_process_until_they_are_broken(place):
     folder, _ = place
     done = secateur(folder, "serve-check", "run", "--json")

@@ -15,7 +15,8 @@ from secateur.cli._talking import answer
 def solve(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     target: Annotated[
-        list[str] | None, typer.Option(help="Budget: flops=0.3x or params=2M; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Budget: flops=0.3x, params=2M, latency=0.5x; may be repeated."),
     ] = None,
     front: Annotated[
         bool, typer.Option("--front", help="Plans for many budgets, from large to small.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from secateur.errors import BudgetError, InputError
 from secateur.job import folders
 from secateur.job.evaluating import with_dense_weights
 from secateur.job.subjects import load_subject
-from secateur.planning import PruningPlan, describe
+from secateur.job.timing import known_latency
+from secateur.planning import PruningPlan, StructureLike, describe
 from secateur.policies import POLICIES
+from secateur.predicting import Latency
 from secateur.structure.structure import Structure, trace
 from secateur.surgery.embedding import with_tensors
 from secateur.surgery.storing import read_tensors
@@ -43,7 +45,8 @@ class Solver:
     """A run's scores with what is needed to choose by them.
 
     model: the dense one that was scored. turned: whether the run had turned units of it, so that
-    its plans are for these weights and not for those that the run was given.
+    its plans are for these weights and not for those that the run was given. latency: of a run with
+    a target of it.
     """
 
     recipe: Recipe
@@ -51,6 +54,7 @@ class Solver:
     model: torch.nn.Module
     scores: Mapping[str, torch.Tensor]
     turned: bool = False
+    latency: Latency | None = None
 
     def point(self, budget: Mapping[str, Amount], scope: str) -> Point:
         """The plan of a policy. Errors: BudgetError and InputError, as ``secateur.plan``."""
@@ -60,7 +64,17 @@ class Solver:
             min_share=pruning.min_share, layers=pruning.layers, criterion=pruning.criterion,
             normalise=pruning.normalise,
         )  # fmt: skip
-        remove = POLICIES.get(scope)(self.scores, self.structure, request)
+        if "latency" in request.budgets and self.latency is None:
+            raise InputError(
+                "the run knows no latency; run the recipe with a target of latency, or give flops, "
+                "params or bytes"
+            )
+        costs: StructureLike = self.structure
+        if self.latency is not None:
+            costs = self.latency.timed(self.structure)
+            if pruning.round_to == 1:
+                request = replace(request, grains=self.latency.grains(self.structure))
+        remove = POLICIES.get(scope)(self.scores, costs, request)
         told = {kind: str(amount) for kind, amount in request.budgets.items()}
         why = {"criterion": pruning.criterion, "scope": scope, "budget": told}
         cost = self.structure.cost(remove)
@@ -113,12 +127,13 @@ def open_solver(folder: Path, step: int = 1) -> Solver:
             f"the scores in {path} are of another model: its group {strange[0]!r} is not here; "
             "run the recipe again"
         )
+    latency = known_latency(recipe, folder, model, structure, subject.example_inputs)
     path = folder / "scores" / f"turned-{step}.safetensors"
     if not path.is_file():
-        return Solver(recipe, structure, model, scores)
+        return Solver(recipe, structure, model, scores, latency=latency)
     own = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
     with_tensors(model, structure, own | read_tensors(path))
-    return Solver(recipe, structure, model, scores, turned=True)
+    return Solver(recipe, structure, model, scores, turned=True, latency=latency)
 
 
 def told(point: Point, dense: Any) -> dict[str, Any]:

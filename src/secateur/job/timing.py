@@ -23,11 +23,12 @@ from secateur.job.work import Work
 from secateur.measure.latency import PairedTiming, time_pair
 from secateur.measure.timing import Setting, clock_of
 from secateur.planning import describe
-from secateur.predicting import Whole, latency, sized, write_timed
+from secateur.predicting import Latency, Tell, Whole, latency, silent, sized, write_timed
 from secateur.quantities import Quantity
 from secateur.runtimes import abilities, load
 from secateur.runtimes._engine import Engine
 from secateur.runtimes.eager import runner
+from secateur.structure.structure import Structure
 from secateur.surgery.applying import apply
 
 WHOLES = "latency.json"
@@ -38,28 +39,46 @@ Units = Mapping[str, Sequence[int]]
 
 def prepare(work: Work) -> None:
     """Measure what a target of latency needs to know; whole models once in a run."""
-    section = work.recipe.latency
-    if work.recipe.target.latency is None or section is None:
+    if work.recipe.target.latency is None:
         return
-    path = work.folder / WHOLES
-    wholes = _read(path) if path.is_file() else None
     work.listener.begin("latency")
-    work.latency = latency(
-        work.dense,
-        work.structure,
-        work.subject.example_inputs,
+    work.latency = known_latency(
+        work.recipe, work.folder, work.dense, work.structure, work.subject.example_inputs,
+        lambda what, done, total: work.listener.tick("latency", 0, f"{what} {done}/{total}"),
+    )  # fmt: skip
+    assert work.latency is not None
+    path = work.folder / WHOLES
+    folders.write_json(path, [_written(whole) for whole in work.latency.wholes])
+    error = work.latency.error
+    work.listener.end("latency", f"predicted within {error:.1%}" if error is not None else "")
+
+
+def known_latency(
+    recipe: Recipe,
+    folder: Path,
+    dense: nn.Module,
+    structure: Structure,
+    example_inputs: Any,
+    tell: Tell = silent,
+) -> Latency | None:
+    """Latency of a run with a target of it, from what it kept and what is missing; else None."""
+    section = recipe.latency
+    if recipe.target.latency is None or section is None:
+        return None
+    path = folder / WHOLES
+    return latency(
+        dense,
+        structure,
+        example_inputs,
         runtime=section.runtime,
         batch=section.batch,
         threads=section.threads,
         precision=section.precision,
         launches=section.launches,
-        folder=table_folder(work.recipe),
-        wholes=wholes,
-        tell=lambda what, done, total: work.listener.tick("latency", 0, f"{what} {done}/{total}"),
+        folder=table_folder(recipe),
+        wholes=_read(path) if path.is_file() else None,
+        tell=tell,
     )
-    folders.write_json(path, [_written(whole) for whole in work.latency.wholes])
-    error = work.latency.error
-    work.listener.end("latency", f"predicted within {error:.1%}" if error is not None else "")
 
 
 def table_folder(recipe: Recipe) -> Path | None:
