@@ -3,13 +3,14 @@
 # make test     all tests          make check    format, lint, types
 # make format   write the format   make docs     build the pages
 # make bench    the benchmarks     make zoo      every architecture of the libraries (hours)
+# make gpu      what needs an NVIDIA GPU, where there is one
 # make clean    remove builds and caches, not .venv
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: env demo test fuzz check format docs bench zoo clean
+.PHONY: env demo test fuzz check format docs bench zoo gpu clean
 .DEFAULT_GOAL := env
 
 env: .venv/.stamp
@@ -63,6 +64,9 @@ bench: .venv/.stamp-bench
 zoo: env
 	$(BIN)/python -m model_zoo
 	$(BIN)/python -m model_zoo --page
+
+gpu: env
+	$(BIN)/python -m benchmarks.gpu_check
 
 clean:
 	rm -rf build dist site .cache .pytest_cache .ruff_cache .hypothesis

@@ -235,6 +235,11 @@ def test_latency_prints_a_table_and_draws_the_steps(tmp_path, tmp_path_factory):
         ({"target": {"latency": "5 apples"}}, "latency wants"),
         ({"target": {"latency": 0.5}, "latency": {"threads": 99}}, "threads is 99"),
         ({"target": {"latency": 0.5}, "latency": {"precision": "f8"}}, "no precision 'f8'"),
+        pytest.param(
+            {"latency": {"runtime": "cuda"}},
+            "needs an NVIDIA GPU",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
     ],
 )
 def test_a_recipe_that_cannot_be_timed_is_refused(changes, sentence, tmp_path):

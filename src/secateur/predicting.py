@@ -28,7 +28,7 @@ from secateur.measure.prediction import Predictor, TimedStructure, fitted, predi
 from secateur.measure.table import measured_table
 from secateur.measure.timing import LAUNCHES, File, Setting, time_subjects
 from secateur.planning import describe
-from secateur.runtimes import RUNTIMES, abilities, check_threads
+from secateur.runtimes import abilities, check_threads, ready
 from secateur.structure.groups import Group
 from secateur.structure.inputs import ExampleInputs, as_arguments, map_tensors
 from secateur.structure.structure import Structure
@@ -108,7 +108,7 @@ def latency(
     """
     if structure.part:
         raise InputError("latency is measured on whole models, and this structure is of a part")
-    RUNTIMES.get(runtime)
+    ready(runtime, precision)
     check_threads(threads)
     precision = precision or abilities(runtime).precisions[0]
     setting = Setting(runtime, threads, precision)

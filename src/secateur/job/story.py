@@ -27,6 +27,7 @@ from secateur.job.subjects import load_subject
 from secateur.job.work import Work
 from secateur.journal import Journal
 from secateur.protocols import Subject
+from secateur.runtimes import ready
 from secateur.structure.structure import trace
 from secateur.surgery.storing import write_tensors
 from secateur.surgery.tensors import unique_tensors
@@ -56,6 +57,8 @@ def resume(folder: str | Path, listener: Listener | None = None) -> dict[str, An
 
 def work_on(recipe: Recipe, subject: Subject, folder: Path, listener: Listener) -> dict[str, Any]:
     """Do all stages of a run that are not done yet; returns the metrics document."""
+    if recipe.latency is not None:  # what would otherwise stop a run at its end
+        ready(recipe.latency.runtime, recipe.latency.precision)
     journal = Journal(folder)
     with folders.locked(folder), _threads(recipe.threads):
         folders.sweep(folder)

@@ -34,12 +34,14 @@ class Runtime(Protocol):
 class Abilities:
     """suffixes: of the files that a runtime loads, the one to export first. precisions: in which
     it can compute, the default first. wall: whether its work is not seen in the CPU time of this
-    process. slow: whether it takes seconds to load, so that fewer layers are measured."""
+    process. slow: whether it takes seconds to load, so that fewer layers are measured. check:
+    raises InputError where the runtime cannot be used here."""
 
     suffixes: tuple[str, ...]
     precisions: tuple[str, ...] = ("f32",)
     wall: bool = False
     slow: bool = False
+    check: Callable[[], object] | None = None
 
 
 ABILITIES: dict[str, Abilities] = {}
@@ -53,11 +55,12 @@ def loads(
     precisions: tuple[str, ...] = ("f32",),
     wall: bool = False,
     slow: bool = False,
+    check: Callable[[], object] | None = None,
 ) -> Callable[[Function], Function]:
     """Say what a runtime can do; stands below ``@runtime``."""
 
     def note(function: Function) -> Function:
-        ABILITIES[function.__module__] = Abilities(suffixes, precisions, wall, slow)
+        ABILITIES[function.__module__] = Abilities(suffixes, precisions, wall, slow, check)
         return function
 
     return note
@@ -66,6 +69,22 @@ def loads(
 def abilities(name: str) -> Abilities:
     """Of the runtime of that name. Errors: InputError for an unknown one."""
     return ABILITIES[RUNTIMES.get(name).__module__]
+
+
+def ready(name: str, precision: str = "") -> None:
+    """Return where a runtime can be used here, in this precision.
+
+    Errors: InputError for an unknown runtime, a package that is not installed, hardware that is not
+    there, or a precision that it does not have.
+    """
+    known = abilities(name)
+    if known.check is not None:
+        known.check()
+    if precision and precision not in known.precisions:
+        raise InputError(
+            f"the runtime {name} has no precision {precision!r}; it has "
+            f"{', '.join(known.precisions)}"
+        )
 
 
 def load(
@@ -77,12 +96,8 @@ def load(
     Errors: InputError for an unknown runtime, a precision that it does not have, threads that the
     machine does not have, and as the runtime itself.
     """
-    known = abilities(name).precisions
-    precision = precision or known[0]
-    if precision not in known:
-        raise InputError(
-            f"the runtime {name} has no precision {precision!r}; it has {', '.join(known)}"
-        )
+    ready(name, precision)
+    precision = precision or abilities(name).precisions[0]
     return RUNTIMES.get(name)(source, threads, precision, profile)
 
 

@@ -14,7 +14,7 @@ from secateur.runtimes._programs import engine_of, program_of
 
 
 @runtime("cuda")
-@loads(".pt2", precisions=("f32", "bf16"), wall=True)
+@loads(".pt2", precisions=("f32", "bf16"), wall=True, check=lambda: _require_gpu())
 def load_cuda(
     source: str | os.PathLike[str] | nn.Module,
     threads: int = 1,
@@ -25,7 +25,11 @@ def load_cuda(
 
     Errors: InputError for a file that cannot be loaded, and where there is no GPU.
     """
-    if not torch.cuda.is_available():
-        raise InputError("the runtime cuda needs an NVIDIA GPU and a CUDA build of PyTorch")
+    _require_gpu()
     model, shown = program_of(source)
     return engine_of("PyTorch on CUDA", model, shown, threads, precision, device="cuda")
+
+
+def _require_gpu() -> None:
+    if not torch.cuda.is_available():
+        raise InputError("the runtime cuda needs an NVIDIA GPU and a CUDA build of PyTorch")
