@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -92,11 +93,13 @@ def clock_of(runtime: str, threads: int) -> Callable[[], float]:
 def _launched(document: dict[str, Any]) -> Iterator[tuple[int, float]]:
     """(place, seconds) of all subjects in a process of their own. Errors: InputError."""
     command = [sys.executable, "-m", "secateur.measure.timing_worker"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
         assert process.stdin is not None and process.stdout is not None
-        assert process.stderr is not None
         try:
             process.stdin.write(json.dumps(document))
             process.stdin.close()
@@ -108,9 +111,9 @@ def _launched(document: dict[str, Any]) -> Iterator[tuple[int, float]]:
                     place, seconds = json.loads(line)
                     seen += 1
                     yield place, seconds
-            rest = process.stderr.read()
             if process.wait() or seen < len(document["subjects"]):
-                last = rest.strip().splitlines()[-1:] or ["nothing was said"]
+                errors.seek(0)
+                last = errors.read().strip().splitlines()[-1:] or ["nothing was said"]
                 raise InputError(
                     f"{document['runtime']} ended while it was being timed ({last[0]})"
                 )
