@@ -24,10 +24,11 @@ BENCHMARKS = {
     "sparse_weights": ("sparse_weights", "sparse_weights", "sparse-weights.md"),
     "depth": ("depth", "depth", "depth.md"),
     "latency": ("latency", "latency", "latency.md"),
+    "latency_target": ("latency_target", "latency_target", "latency-target.md"),
     "zoo_peer": ("zoo_peer", "zoo_peer_page", "zoo-peer.md"),
 }
 
-WITH_NETS = ("fashion_mnist", "oneshot", "trained", "latency")
+WITH_NETS = ("fashion_mnist", "oneshot", "trained", "latency", "latency_target")
 
 
 def main() -> None:

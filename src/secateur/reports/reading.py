@@ -20,6 +20,8 @@ _RUNTIMES = {
     "torch": "PyTorch",
     "pytorch": "PyTorch",
     "eager": "PyTorch",
+    "compile": "torch.compile",
+    "cuda": "PyTorch on a GPU",
 }
 
 
@@ -86,7 +88,9 @@ def runtime(document: Document) -> str:
     """Where the latency was measured, in words: ``ONNX Runtime``."""
     latency = mapping(document["after"], "latency") or mapping(document["before"], "latency")
     name = str(latency.get("runtime") or "the target runtime")
-    return _RUNTIMES.get(name.lower(), name)
+    shown = _RUNTIMES.get(name.lower(), name)
+    precision = str(latency.get("precision") or "f32")
+    return shown if precision == "f32" else f"{shown} in {precision}"
 
 
 def target(document: Document) -> str:

@@ -1,0 +1,139 @@
+"""A target of latency on trained nets: is it held, is it used, and is it worth more than FLOPs?
+
+Small nets on Fashion-MNIST, without training afterwards, 1,024 calibration images. Secateur is
+asked for a share of the dense latency in ONNX Runtime (batch 16, one thread, processor time), and
+its export is timed again beside the dense one in three launches. The same pipeline is then asked
+for FLOPs: for as many as give the same measured latency, found by trying. Test accuracy of both.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+import secateur as sc
+from benchmarks import fashion_mnist, oneshot
+from benchmarks.ledger import Ledger, Row
+from benchmarks.summary import signed, table
+from secateur.config import load_recipe
+from secateur.job.solving import Solver
+from secateur.job.timing import tuned
+from secateur.measure.timing import File, Setting, time_subjects
+from secateur.planning import describe
+from secateur.predicting import save_inputs, sized, write_timed
+from secateur.surgery.storing import read_tensors
+
+NETS = ("resnet20", "vgg", "mobilenetv2", "densenet", "vit")
+SHARES = (0.6, 0.4)
+BATCH, REFINE = 16, 8
+SETTING = Setting("onnxruntime")
+
+
+def run(seeds: int, quick: bool, nets: list[str] | None = None) -> None:
+    """Measure the cells that are missing."""
+    ledger = Ledger("latency_target")
+    for seed in range(seeds):
+        for share in SHARES:
+            for net in nets or NETS:
+                cell = {"net": net, "share": share, "seed": seed, "quick": quick}
+                row = ledger.measure(
+                    cell, lambda n=net, s=share, d=seed, q=quick: measure(n, s, d, q)
+                )
+                print(f"latency_target {net} {share} seed {seed}: {row['result']}", flush=True)
+
+
+def measure(net: str, share: float, seed: int, quick: bool) -> Row:
+    """Measured latency and test accuracy of both ways."""
+    dense = fashion_mnist.load(net)
+    _, test = fashion_mnist.data(quick)
+    samples = oneshot.calibration(seed, quick)
+    inputs = fashion_mnist.image()
+
+    def compressed(target: dict[str, Any], folder: Path) -> nn.Module:
+        recipe = {
+            "pruning": {"min_share": 0.1, "refine": REFINE},
+            "data": {"calibration": len(samples), "batch_size": 128},
+            "latency": {"runtime": "onnxruntime", "batch": BATCH, "seconds": 2.0},
+        }
+        return sc.compress(
+            dense, samples, samples, target=target, epochs=0, recipe=recipe, seed=seed,
+            folder=folder,
+        ).model  # fmt: skip
+
+    def measured(model: nn.Module) -> float:
+        return latency_ratio(dense, model, inputs)
+
+    with tempfile.TemporaryDirectory() as place:
+        own = compressed({"latency": share}, Path(place) / "latency")
+        found = measured(own)
+        solver = _solver(Path(place) / "latency", dense, inputs)
+        shares = {"left": 0.0}
+
+        def choose(limit: float) -> dict[str, tuple[int, ...]]:
+            shares["left"] = limit
+            return dict(solver.point({"flops": limit}, "knapsack").plan.remove)
+
+        def ratio(remove: Any) -> float:
+            plan = describe(solver.structure, remove, net)
+            return measured(
+                sc.apply(solver.model, plan, inputs, structure=solver.structure, pure=True)
+            )
+
+        tuned(choose, ratio, min(1.0, found * 1.02))
+        other = compressed({"flops": shares["left"]}, Path(place) / "flops")
+        beside = measured(other)
+    return {
+        "latency": found, "accuracy": 100 * fashion_mnist.accuracy(own, test),
+        "flops_latency": beside, "flops_accuracy": 100 * fashion_mnist.accuracy(other, test),
+        "dense_accuracy": 100 * fashion_mnist.accuracy(dense, test),
+    }  # fmt: skip
+
+
+def _solver(folder: Path, dense: nn.Module, inputs: Any) -> Solver:
+    """Plans for FLOPs from the losses that a run scored."""
+    scores = read_tensors(folder / "scores" / "prune-1.safetensors")
+    return Solver(load_recipe(folder / "recipe.yaml"), sc.trace(dense, inputs), dense, scores)
+
+
+def latency_ratio(dense: nn.Module, model: nn.Module, inputs: Any) -> float:
+    """Median over three launches of latency beside dense."""
+    many = sized(inputs, BATCH)
+    with tempfile.TemporaryDirectory() as place:
+        feed = str(save_inputs(many, Path(place) / "inputs.safetensors"))
+        files = [
+            File(str(write_timed(one, many, SETTING.runtime, Path(place) / name)), feed)
+            for name, one in (("dense", dense), ("pruned", model))
+        ]
+        first, second = time_subjects(files, SETTING, rounds=10)
+    return statistics.median(b / a for a, b in zip(first, second, strict=True))
+
+
+def page(rows: list[Row]) -> str:
+    """docs/results/latency-target.md."""
+    rows = [row for row in rows if not row["cell"]["quick"]] or rows
+    where = rows[0]["environment"]
+    lines = []
+    for row in rows:
+        cell, result = row["cell"], row["result"]
+        gain = result["accuracy"] - result["flops_accuracy"]
+        lines.append([
+            cell["net"], f"{cell['share']:.1f}x", str(cell["seed"]), f"{result['latency']:.3f}x",
+            f"{result['accuracy']:.2f}", f"{result['flops_latency']:.3f}x",
+            f"{result['flops_accuracy']:.2f}", signed(gain),
+        ])  # fmt: skip
+    return "\n".join([
+        "# A target of latency\n",
+        *(__doc__ or "").strip().splitlines(),
+        f"\n{where['cpu']}, torch {where['torch']}. Reproduce: `python -m benchmarks "
+        "latency_target`.\n",
+        table(
+            ["net", "target", "seed", "measured", "accuracy", "by FLOPs: measured",
+             "by FLOPs: accuracy", "difference, points"],
+            lines,
+        ),
+        "",
+    ])  # fmt: skip
