@@ -267,7 +267,7 @@ def test_a_tied_layer_has_both_names():
         ({"criterion": "taylor"}, "'taylor' needs data for its gradients"),
         ({"criterion": "taylor", "data": []}, "holds no batch"),
         ({"budget": {"flop": 0.5}}, "unknown budget 'flop': did you mean 'flops'"),
-        ({"budget": {"latency": "5ms"}}, "no budget of latency, which has to be measured"),
+        ({"budget": {"latency": "5ms"}}, "a budget of latency needs the times of this machine"),
         ({"budget": {"flops": "5ms"}}, "flops wants a fraction"),
         ({"budget": {"flops": 0}}, "a fraction of dense lies above 0"),
         ({"budget": {}}, "budget is empty"),

@@ -398,7 +398,7 @@ class TestGlobal(PolicyTests):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"budgets": {"latency": Quantity(0.5, "fraction")}}, "unknown budget 'latency'"),
+        ({"budgets": {"memory": Quantity(0.5, "fraction")}}, "unknown budget 'memory'"),
         ({"round_to": 0}, "round_to is 0"),
         ({"floor": 0.5}, r"floor is 0\.5; give a whole number"),
         ({"share": 1.5}, r"share is 1\.5"),

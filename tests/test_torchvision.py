@@ -52,8 +52,8 @@ NETS = {
     "googlenet": Net(chance=True),
     "inception_v3": Net(299),  # its auxiliary head takes nothing smaller
     "convnext_tiny": Net(chance=True),
-    "vit_b_16": Net(224, "graph"),  # nn.MultiheadAttention checks its embedding width
-    "swin_t": Net(224, "graph"),  # the head width is taken from the whole width
+    "vit_b_16": Net(96, "graph"),  # nn.MultiheadAttention checks its embedding width
+    "swin_t": Net(112, "graph"),  # the head width is taken from the whole width
 }
 pytestmark = pytest.mark.slow
 
@@ -84,8 +84,9 @@ def build(name: str) -> nn.Module:
     """The net as torchvision builds it."""
     models = import_torchvision().models
     quick = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    size = {"image_size": NETS[name].pixels} if name == "vit_b_16" else {}
     torch.manual_seed(0)
-    return models.get_model(name, weights=None, **quick)
+    return models.get_model(name, weights=None, **quick, **size)
 
 
 def without_chance(model: nn.Module) -> nn.Module:

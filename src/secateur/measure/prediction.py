@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.optimize import nnls
 
 from secateur.errors import InputError
 from secateur.measure.layers import Layer, Layers
@@ -90,6 +89,8 @@ def _left_out(columns: np.ndarray, target: np.ndarray) -> float:
 
 
 def _factors(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
+    from scipy.optimize import nnls  # a third of a second, for who never asks for latency
+
     relative = columns / target[:, None]
     scales = np.maximum(relative.max(axis=0), 1e-30)
     found, _ = nnls(relative / scales, np.ones(len(target)))
