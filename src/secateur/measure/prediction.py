@@ -25,7 +25,9 @@ BETTER = 0.8  # of the error without it: what a further factor must reach
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """seconds: of a removal. dense: the layers of the dense model."""
+    """seconds: of a removal. dense: the layers of the dense model. measured: its seconds, where it
+    was measured: they are known, and what is predicted for others is a share of them.
+    """
 
     layers: Layers
     table: Table
@@ -34,9 +36,12 @@ class Predictor:
     scale: float = 1.0
     rate: float = 0.0
     error: float | None = None
+    measured: float | None = None
 
     def seconds(self, remove: Removal) -> float:
-        """Predicted for one run of the model after a removal."""
+        """Predicted for one run of the model after a removal; of the dense model as measured."""
+        if self.measured is not None and not any(len(units) for units in remove.values()):
+            return self.measured
         sums, traffic = self.features(remove)
         return self.call + self.scale * sums + self.rate * traffic
 
@@ -75,7 +80,11 @@ def fitted(before: Predictor, removals: Sequence[Removal], seconds: Sequence[flo
                 used, error = more, better
     found = np.zeros(3)
     found[list(used)] = _factors(columns[:, list(used)], target)
-    return replace(before, scale=found[0], rate=found[1], call=found[2], error=error)
+    dense = [s for r, s in zip(removals, seconds, strict=True) if not r]
+    return replace(
+        before, scale=found[0], rate=found[1], call=found[2], error=error,
+        measured=dense[0] if dense else None,
+    )  # fmt: skip
 
 
 def _left_out(columns: np.ndarray, target: np.ndarray) -> float:
