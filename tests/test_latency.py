@@ -14,7 +14,6 @@ from torch import nn
 import secateur as sc
 from oracle import randomise
 from secateur.errors import BudgetError, InputError
-from secateur.measure import staircase
 from secateur.measure.layers import Layer, layers_of, multiply_adds
 from secateur.measure.prediction import Predictor, TimedStructure, fitted, predictor
 from secateur.measure.staircase import WIDTHS, Rule, fit
@@ -156,7 +155,11 @@ def test_measured_layers_are_kept_and_read_back(tmp_path, monkeypatch):
     text = file.read_text()
     file.write_text(text[: text.rindex("[") + 5])
     measured_table([pair], Setting("onnxruntime"), folder=tmp_path, launches=2)
+    measured_table([pair], Setting("onnxruntime"), folder=tmp_path, launches=2)
     assert calls[4:] == [1]
+    file.write_text("[1]\n")
+    with pytest.raises(InputError, match="is no table of latency; delete it"):
+        measured_table([pair], Setting("onnxruntime"), folder=tmp_path, launches=2)
 
 
 def test_layers_are_timed_in_processes_of_their_own():
@@ -166,7 +169,6 @@ def test_layers_are_timed_in_processes_of_their_own():
     assert min(times[2]) > max(times[1]) > 0
     with pytest.raises(InputError, match="threads is 99"):
         time_subjects([small], Setting("onnxruntime", 99), launches=1)
-    assert staircase.probes()
 
 
 # --- prediction

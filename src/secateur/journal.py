@@ -59,7 +59,7 @@ class Journal:
         """
         seconds = time.perf_counter() - started
         event = {"stage": stage, "at": self.worked() + seconds, "seconds": seconds, **result}
-        self._drop_partial_line()
+        drop_partial_line(self.path)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
             file.flush()
@@ -70,11 +70,13 @@ class Journal:
         """Seconds of all finished stages."""
         return sum(float(event.get("seconds", 0.0)) for event in self.events())
 
-    def _drop_partial_line(self) -> None:
-        if not self.path.is_file():
-            return
-        text = self.path.read_bytes()
-        whole = text.rfind(b"\n") + 1
-        if whole < len(text):
-            with self.path.open("r+b") as file:
-                file.truncate(whole)
+
+def drop_partial_line(path: Path) -> None:
+    """Cut off a last line that has no end: what is appended would stand behind it."""
+    if not path.is_file():
+        return
+    text = path.read_bytes()
+    whole = text.rfind(b"\n") + 1
+    if whole < len(text):
+        with path.open("r+b") as file:
+            file.truncate(whole)

@@ -25,7 +25,7 @@ from secateur.errors import InputError
 from secateur.exporters import EXPORTERS, suffix_of
 from secateur.measure.layers import Layer, layers_of
 from secateur.measure.prediction import Predictor, TimedStructure, fitted, predictor
-from secateur.measure.table import measured_table
+from secateur.measure.table import Tell, measured_table
 from secateur.measure.timing import LAUNCHES, File, Setting, time_subjects
 from secateur.planning import describe
 from secateur.runtimes import abilities, check_threads, ready
@@ -38,7 +38,6 @@ WHOLE = (1.0, 0.75, 0.5, 0.25)  # shares of every width: whole models that are m
 DRAWN = 2  # more, of random widths
 LEAST = 0.1  # of a width: the table reaches down to it
 
-Tell = Callable[[str, int, int], None]
 Units = Mapping[str, tuple[int, ...]]
 
 
@@ -177,10 +176,11 @@ def _on_grid(width: float, group: Group, grain: int) -> int:
 
 
 def grain(group: Group, predictor: Predictor) -> int:
-    """Of how many units a width should be a multiple: the steps of all layers that the group's
-    members are in, but so that the group keeps at least four levels."""
-    steps = {rule.step for rule in predictor.table.rules.values()}
-    step = max(steps, default=1)
+    """Of how many units a width should be a multiple: of the largest step of the kinds of layers
+    that the model has, but so that the group keeps at least four levels."""
+    kinds = {layer.kind for layer in predictor.dense}
+    rules = predictor.table.rules.items()
+    step = max((rule.step for (kind, _), rule in rules if kind in kinds), default=1)
     per_unit = {member.index.shape[1] for member in group.members if member.role == "out"}
     units = math.lcm(*(step // math.gcd(step, k) for k in per_unit or {1}))
     while units > 1 and group.size < 4 * units:

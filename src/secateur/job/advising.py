@@ -135,6 +135,8 @@ def _document(rows: list[Candidate], recipe: Any) -> dict[str, Any]:
         return row.precision == "f32" if lost is None else lost <= allowed + 1e-12
 
     fitting = [row for row in rows if fits(row)]
+    if not fitting:
+        raise InputError(f"no way to deploy could be measured; the dense model: {dense.error}")
     best = max(fitting, key=lambda row: row.speedup[0])
     return {
         "metric": recipe.metric,
@@ -164,11 +166,12 @@ def _value(
         return None
     part = subject.data.val
     part = Subset(part, range(min(samples, len(part))))
-    size = recipe.data.batch_size
+    size, least = recipe.data.batch_size, 1
     if engine.shapes and engine.shapes[0] and engine.shapes[0][0] is not None:
         size = engine.shapes[0][0]
+        least = size  # a file of one batch size takes no smaller last batch
     answers = Answers(engine, _rebuilt(model, subject.example_inputs))
-    found = evaluate(answers, batches(part, size, least=size if size > 1 else 1), recipe.metric)
+    found = evaluate(answers, batches(part, size, least=least), recipe.metric)
     return float(found[recipe.metric])
 
 

@@ -20,7 +20,7 @@ from secateur.job.work import Work
 from secateur.planning import StructureLike
 from secateur.policies import POLICIES, Request
 from secateur.quantities import Quantity
-from secateur.refining import Refinement, Table, Trial, Units, refine
+from secateur.refining import Table, Trial, Units, refine
 from secateur.repair.compensation import compensate
 from secateur.repair.divergence import divergences
 from secateur.structure.inputs import ExampleInputs
@@ -97,11 +97,14 @@ def allocate(
     work.listener.end(
         stage, f"best of {len(found.trials)}: loss {found.best.loss:.4g} ({found.best.name})"
     )
-    taken = next(n for n, trial in enumerate(found.trials) if trial is found.best)
-    remove = found.best.remove
-    if work.latency is not None and found.best.table is not None:
-        remove = tune(found.best.table, found.best.policy)
-    return Widths(remove, tuple(_told(work, found)), taken)
+    best, trials = found.best, list(found.trials)
+    if work.latency is not None and best.table is not None:
+        remove = tune(best.table, best.policy)
+        if remove != best.remove:  # the measured model wanted other widths than the prediction
+            best = Trial("held to the target", remove, *measure(remove))
+            trials.append(best)
+    taken = next(n for n, trial in enumerate(trials) if trial is best)
+    return Widths(best.remove, tuple(_told(work, trials)), taken)
 
 
 def _tuning(work: Work, step: int, judged: Judged) -> tuple[Judged, Callable[[Table, str], Units]]:
@@ -139,8 +142,8 @@ def _tuning(work: Work, step: int, judged: Judged) -> tuple[Judged, Callable[[Ta
         request = replace(request, grains=work.latency.grains(work.structure))
     scope = str(work.recipe.pruning.scope)
     tune(Table("", judged.scores, request), scope)
-    work.listener.end(stage, f"limit {limit:.3f}x of the predicted latency")
     assert limit is not None
+    work.listener.end(stage, f"limit {limit:.3f}x of the predicted latency")
     budgets = {**request.budgets, "latency": Quantity(limit, "fraction")}
     return replace(judged, request=replace(request, budgets=budgets)), tune
 
@@ -160,7 +163,7 @@ def _half_way(structure: StructureLike, request: Request) -> Request | None:
     return replace(request, budgets=budgets) if budgets else None
 
 
-def _told(work: Work, found: Refinement) -> list[dict[str, Any]]:
+def _told(work: Work, trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """Trials as the journal keeps them."""
     sizes = {group.name: group.size for group in work.structure.groups}
 
@@ -168,7 +171,7 @@ def _told(work: Work, found: Refinement) -> list[dict[str, Any]]:
         widths = {name: size - len(trial.remove.get(name, ())) for name, size in sizes.items()}
         return {"name": trial.name, "loss": trial.loss, "seconds": trial.seconds, "widths": widths}
 
-    return [told(trial) for trial in found.trials]
+    return [told(trial) for trial in trials]
 
 
 class _Trials:

@@ -8,7 +8,6 @@ import os
 import platform
 import re
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Any
 from secateur.config import Recipe, load_recipe, write_recipe
 from secateur.errors import InputError
 from secateur.journal import NAME as JOURNAL
+from secateur.measure.machine import processor
 
 RECIPE = "recipe.yaml"
 METRICS = "metrics.json"
@@ -99,7 +99,7 @@ def environment(recipe: Recipe, command: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
-        "cpu": _processor(),
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "threads": recipe.threads or torch.get_num_threads(),
         "device": recipe.device,
@@ -164,12 +164,3 @@ def _unused(root: Path, stem: str) -> Path:
         number += 1
         folder = root / f"{stem}-{stamp}-{number}"
     return folder
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine() or sys.platform

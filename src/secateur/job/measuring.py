@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from secateur.config import LatencySection
+from secateur.exporters import suffix_of
 from secateur.job.timing import running, running_file, setting_of
 from secateur.measure.latency import PairedTiming, Timing, time_pair
 from secateur.measure.memory import peak_activation_bytes
@@ -81,7 +82,7 @@ def _exported(runtime: str, exports: dict[str, list[dict[str, Any]]]) -> list[Pa
             Path(entry["file"])
             for side in ("dense", "pruned")
             for entry in exports[side]
-            if entry["file"].endswith(suffix) and "int8" not in entry["name"]
+            if suffix_of(entry["name"]) == suffix
         ]
         if len(found) == 2:
             return found

@@ -36,6 +36,9 @@ def keep_dense(work: Work, pruned: nn.Module) -> None:
         if beside.is_file():
             shutil.move(file, place / file.name)
             shutil.copyfile(beside, file)
+    if (exports / "model").is_dir():  # of the exporter safetensors
+        shutil.move(exports / "model", place / "model")
+        shutil.copytree(work.folder / "model", exports / "model")
 
 
 def missed_latency(recipe: Recipe, document: dict[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from secateur.config import LatencySection, Recipe
 from secateur.errors import BudgetError
 from secateur.job import folders
 from secateur.job.work import Work
+from secateur.journal import drop_partial_line
 from secateur.measure.latency import PairedTiming, time_pair
 from secateur.measure.timing import Setting, clock_of
 from secateur.planning import describe
@@ -120,13 +121,11 @@ class Measured:
     _dense: Callable[[], Any] | None = None
 
     def __post_init__(self) -> None:
+        drop_partial_line(self.path)
         if self.path.is_file():
             for line in self.path.read_text(encoding="utf-8").splitlines():
-                try:
-                    key, ratio, dense = json.loads(line)
-                except ValueError:  # a line that was cut short
-                    continue
-                self.known[key], self.dense_seconds = ratio, dense
+                key, ratio, self.dense_seconds = json.loads(line)
+                self.known[key] = ratio
 
     def ratio(self, remove: Units) -> float:
         """Seconds of the model after a removal, divided by those of the dense model."""

@@ -10,7 +10,7 @@ everything that is not a layer, are fitted on whole models of several widths.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -119,7 +119,6 @@ class TimedStructure:
 
     structure: Structure
     predictor: Predictor
-    _known: dict[tuple[tuple[str, tuple[int, ...]], ...], TimedCost] = field(default_factory=dict)
 
     @property
     def groups(self) -> tuple[Group, ...]:

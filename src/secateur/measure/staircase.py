@@ -18,8 +18,6 @@ from secateur.measure.layers import Layer
 STEPS = (2, 4, 8, 16, 32)
 GAIN = 0.03  # of the cost: what a step must be worth to be believed
 WIDTHS = tuple(range(64, 129))
-LAUNCHES = 3
-ROUNDS, SLOT = 10, 0.002  # many short turns: the least disturbed of them counts
 
 _SPACE = (1, False, (14, 14), (3, 3), (1, 1), (1, 1), (1, 1), (0, 0))
 

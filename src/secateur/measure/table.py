@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from secateur.errors import InputError
+from secateur.journal import drop_partial_line
 from secateur.measure.layers import Layer, multiply_adds
 from secateur.measure.machine import fingerprint
 from secateur.measure.staircase import PROBES, WIDTHS, Rule, Rules, learn, probes
@@ -191,15 +192,16 @@ class _Store:
         self.known: dict[Layer, list[float]] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            drop_partial_line(self.path)
             text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         except OSError as error:
             raise InputError(f"latency tables cannot be kept in {folder}: {error}") from error
         for line in text.splitlines():
             try:
                 subject, seconds = json.loads(line)
-            except ValueError:  # a line that was cut short
-                continue
-            layer = read(subject)
+                layer = read(subject)
+            except (ValueError, TypeError, IndexError) as error:
+                raise InputError(f"{self.path} is no table of latency; delete it") from error
             if isinstance(layer, Layer):
                 self.known.setdefault(layer, []).append(float(seconds))
 
