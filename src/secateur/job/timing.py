@@ -163,7 +163,7 @@ class Measured:
 
 def running(model: nn.Module, inputs: Any, section: LatencySection) -> Callable[[], Any]:
     """One run of a model on the runtime of a recipe; PyTorch itself takes the model as it is."""
-    if section.runtime == "eager" and section.precision in ("", "f32"):
+    if section.runtime == "eager":
         run = runner(model, section.threads)
         return lambda: run(inputs)
     with tempfile.TemporaryDirectory() as place:

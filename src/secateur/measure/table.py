@@ -22,7 +22,7 @@ from secateur.journal import drop_partial_line
 from secateur.measure.layers import Layer, multiply_adds
 from secateur.measure.machine import fingerprint
 from secateur.measure.staircase import PROBES, WIDTHS, Rule, Rules, learn, probes
-from secateur.measure.timing import LAUNCHES, Setting, read, time_subjects, written
+from secateur.measure.timing import LAUNCHES, Setting, profiled, read, time_subjects, written
 from secateur.places import cache_root
 from secateur.runtimes import abilities
 
@@ -171,15 +171,17 @@ def measured_table(
         [EMPTY, *wanted], lambda done, total: tell("measuring layers", done, total)
     )
     call = times[EMPTY]
-    seconds = {layer: _without(call, value, layer) for layer, value in times.items()}
+    seconds = {
+        layer: _without(0.0 if profiled(layer, setting.runtime) else call, value, layer)
+        for layer, value in times.items()
+    }
     return Table(setting, rules, seconds, store.spread(wanted), call, families, probed)
 
 
 def _without(call: float, seconds: float, layer: Layer) -> float:
     """The layer's own share: never nothing, for the smallest are lost in the noise of a call."""
     least = multiply_adds(layer) / 1e13  # no core does ten million millions a second
-    own = seconds if layer.kind == "convolution" else seconds - call
-    return max(own, 0.02 * seconds, least)
+    return max(seconds - call, 0.02 * seconds, least)
 
 
 class _Store:

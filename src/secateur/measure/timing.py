@@ -83,6 +83,11 @@ def time_subjects(
     return found
 
 
+def profiled(layer: Layer, runtime: str) -> bool:
+    """Whether a layer's time is that of its own steps, without the call of the runtime."""
+    return layer.kind == "convolution" and abilities(runtime).profiles
+
+
 def clock_of(runtime: str, threads: int) -> Callable[[], float]:
     """Processor time where one thread of this process does all the work, else the clock."""
     if threads == 1 and not abilities(runtime).wall:

@@ -16,7 +16,7 @@ from typing import Any
 
 from secateur.errors import SecateurError
 from secateur.measure.layers import Layer
-from secateur.measure.timing import clock_of, read
+from secateur.measure.timing import clock_of, profiled, read
 from secateur.runtimes import abilities, load
 from secateur.runtimes._engine import Engine, Feed
 from secateur.runtimes._layers import as_module, as_onnx, random_inputs
@@ -85,7 +85,7 @@ def _loaded(document: dict[str, Any], place: int) -> tuple[Engine, Feed]:
         from safetensors.numpy import load_file
 
         source, inputs = subject.path, load_file(subject.inputs)
-    profile = isinstance(subject, Layer) and subject.kind == "convolution"
+    profile = isinstance(subject, Layer) and profiled(subject, runtime)
     engine = load(runtime, source, threads, precision, profile)
     if isinstance(inputs, dict) and set(inputs) != set(engine.inputs):
         inputs = tuple(inputs[name] for name in sorted(inputs))

@@ -32,15 +32,21 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True)
 class Abilities:
-    """suffixes: of the files that a runtime loads, the one to export first. precisions: in which
-    it can compute, the default first. wall: whether its work is not seen in the CPU time of this
-    process. slow: whether it takes seconds to load, so that fewer layers are measured. check:
-    raises InputError where the runtime cannot be used here."""
+    """What a runtime can do.
+
+    suffixes:   of the files that it loads, the one to export first.
+    precisions: in which it can compute, the default first.
+    wall:       whether its work is not seen in the CPU time of this process.
+    slow:       whether it takes seconds to load, so that fewer layers are measured.
+    profiles:   whether it can tell the time of its steps.
+    check:      raises InputError where it cannot be used here.
+    """
 
     suffixes: tuple[str, ...]
     precisions: tuple[str, ...] = ("f32",)
     wall: bool = False
     slow: bool = False
+    profiles: bool = False
     check: Callable[[], object] | None = None
 
 
@@ -55,12 +61,15 @@ def loads(
     precisions: tuple[str, ...] = ("f32",),
     wall: bool = False,
     slow: bool = False,
+    profiles: bool = False,
     check: Callable[[], object] | None = None,
 ) -> Callable[[Function], Function]:
     """Say what a runtime can do; stands below ``@runtime``."""
 
     def note(function: Function) -> Function:
-        ABILITIES[function.__module__] = Abilities(suffixes, precisions, wall, slow, check)
+        ABILITIES[function.__module__] = Abilities(
+            suffixes, precisions, wall, slow, profiles, check
+        )
         return function
 
     return note

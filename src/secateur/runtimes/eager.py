@@ -18,7 +18,7 @@ from secateur.structure.inputs import ExampleInputs, as_arguments, map_tensors
 
 
 @runtime("eager")
-@loads(".pt2", precisions=("f32", "bf16"))
+@loads(".pt2")
 def load_eager(
     source: str | os.PathLike[str] | nn.Module,
     threads: int = 1,

@@ -19,7 +19,7 @@ _TYPES = {"float": "float32", "double": "float64"}  # where it spells them other
 
 
 @runtime("onnxruntime")
-@loads(".onnx", check=lambda: _package())
+@loads(".onnx", profiles=True, check=lambda: _package())
 def session(
     source: str | os.PathLike[str] | bytes,
     threads: int = 1,

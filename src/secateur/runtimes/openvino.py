@@ -21,7 +21,7 @@ _ORDERING = frozenset({"Reorder", "Parameter", "Result", "Const", "Constant"})
 
 
 @runtime("openvino")
-@loads(".xml", ".onnx", precisions=("f32", "bf16"), check=lambda: _package())
+@loads(".xml", ".onnx", precisions=("f32", "bf16"), profiles=True, check=lambda: _package())
 def load_openvino(
     source: str | os.PathLike[str] | bytes,
     threads: int = 1,
