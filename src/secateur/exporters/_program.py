@@ -52,6 +52,12 @@ class Exportable:
         """Whether the batch size is free."""
         return any(self.symbols)
 
+    def notes(self, dynamic_batch: bool) -> list[str]:
+        """What to say where a free batch size was asked for and is not to be had."""
+        if dynamic_batch and not self.dynamic:
+            return [f"the batch size is fixed, because {self.why_fixed}"]
+        return []
+
     def checks(self) -> list[tuple[int, Arguments]]:
         """Batch sizes and inputs: the example inputs, then drawn ones at other sizes."""
         leaves = [t for t in pytree.tree_leaves(self.arguments) if isinstance(t, torch.Tensor)]

@@ -54,18 +54,12 @@ def export_onnx(
     """
     start = time.perf_counter()
     path = target(path, ".onnx")
-    _require_packages()
-    _refuse_half_precision(model)
+    require_packages()
+    refuse_half_precision(model)
     exportable = captured(model, example_inputs, dynamic_batch)
-    notes = []
-    if dynamic_batch and not exportable.dynamic:
-        notes.append(f"the batch size is fixed, because {exportable.why_fixed}")
+    notes = exportable.notes(dynamic_batch)
     with staged(path) as partial:
-        program = _convert(exportable, opset, notes)
-        _write(program, partial)
-        written = program.model.opset_imports[""]
-        if opset is not None and written != opset:
-            notes.append(f"the file has opset {written}; it cannot be converted to {opset}")
+        write_onnx(exportable, partial, notes, opset)
         size = sum(file.stat().st_size for file in partial.parent.iterdir())
         checks = parity(exportable, session(partial)) if check else UNCHECKED
     seconds = time.perf_counter() - start
@@ -80,6 +74,20 @@ def export_onnx(
         seconds,
         tuple(notes),
     )
+
+
+def write_onnx(
+    exportable: Exportable, path: Path, notes: list[str], opset: int | None = None
+) -> None:
+    """Convert a captured model into a file; what should be known of it is added to ``notes``.
+
+    Errors: ExportError where PyTorch cannot convert it.
+    """
+    program = _convert(exportable, opset, notes)
+    _write(program, path)
+    written = program.model.opset_imports[""]
+    if opset is not None and written != opset:
+        notes.append(f"the file has opset {written}; it cannot be converted to {opset}")
 
 
 def _convert(exportable: Exportable, opset: int | None, notes: list[str]) -> Any:
@@ -143,7 +151,8 @@ def _axis_names(symbols: tuple[str | None, ...]) -> tuple[dict[int, str] | None,
     return tuple({0: names[symbol]} if symbol else None for symbol in symbols)
 
 
-def _require_packages() -> None:
+def require_packages() -> None:
+    """Errors: InputError for a package that is not installed."""
     for name in ("onnx", "onnxscript", "onnxruntime"):
         try:
             import_module(name)
@@ -153,7 +162,8 @@ def _require_packages() -> None:
             ) from error
 
 
-def _refuse_half_precision(model: nn.Module) -> None:
+def refuse_half_precision(model: nn.Module) -> None:
+    """Errors: InputError for weights that the CPU runtime cannot check."""
     for name, tensor in model.state_dict().items():
         if tensor.dtype in (torch.float16, torch.bfloat16):
             raise InputError(

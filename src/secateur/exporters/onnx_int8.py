@@ -17,9 +17,10 @@ from torch import nn
 from secateur.errors import ExportError
 from secateur.exporters import exporter, writes
 from secateur.exporters._files import staged, target
+from secateur.exporters._parity import parity
 from secateur.exporters._program import captured
 from secateur.exporters._result import ExportResult, difference
-from secateur.exporters.onnx import export_onnx
+from secateur.exporters.onnx import refuse_half_precision, require_packages, write_onnx
 from secateur.runtimes.onnxruntime import session
 from secateur.structure.inputs import ExampleInputs
 
@@ -49,8 +50,10 @@ def export_int8(
     """
     start = time.perf_counter()
     path = target(path, ".onnx")
+    require_packages()
+    refuse_half_precision(model)
     exportable = captured(model, example_inputs, dynamic_batch)
-    notes = []
+    notes = exportable.notes(dynamic_batch)
     if calibration is None:
         notes.append(
             "8-bit ranges come from drawn inputs; give calibration data for the ranges of yours"
@@ -58,9 +61,10 @@ def export_int8(
         calibration = [arguments for _, arguments in exportable.checks()]
     with tempfile.TemporaryDirectory() as place, staged(path) as partial:
         float_path, folded = Path(place) / "model.onnx", Path(place) / "folded.onnx"
-        between = export_onnx(model, example_inputs, float_path, None, dynamic_batch)
-        names = session(float_path)
-        feeds = [names.feed(inputs) for inputs in calibration]
+        write_onnx(exportable, float_path, notes)
+        whole = session(float_path)
+        checks = parity(exportable, whole)
+        feeds = [whole.feed(inputs) for inputs in calibration]
         _quantise(float_path, folded, partial, feeds, False)
         if _overflows(partial, feeds[0]):
             _quantise(float_path, folded, partial, feeds, True)
@@ -76,10 +80,10 @@ def export_int8(
         size,
         found.absolute,
         found.relative,
-        between.dynamic,
-        between.checked[:1],
+        exportable.dynamic,
+        checks.checked[:1],
         time.perf_counter() - start,
-        (*between.warnings, *notes),
+        tuple(notes),
     )
 
 

@@ -15,7 +15,7 @@ from secateur.exporters._files import staged, target
 from secateur.exporters._parity import UNCHECKED, parity
 from secateur.exporters._program import captured
 from secateur.exporters._result import ExportResult
-from secateur.exporters.onnx import export_onnx
+from secateur.exporters.onnx import refuse_half_precision, require_packages, write_onnx
 from secateur.runtimes.openvino import load_openvino
 from secateur.structure.inputs import ExampleInputs
 
@@ -45,31 +45,31 @@ def export_openvino(
         raise InputError(
             f"OpenVINO cannot be imported ({error}); pip install secateur[openvino]"
         ) from error
+    require_packages()
+    refuse_half_precision(model)
+    exportable = captured(model, example_inputs, dynamic_batch)
+    notes = exportable.notes(dynamic_batch)
     with tempfile.TemporaryDirectory() as place:
-        between = export_onnx(
-            model, example_inputs, Path(place) / "model.onnx", None, dynamic_batch, False
-        )
+        between = Path(place) / "model.onnx"
+        write_onnx(exportable, between, notes)
         try:
-            converted = openvino.convert_model(between.path)
+            converted = openvino.convert_model(between)
         except Exception as error:  # its errors share no base but this
             raise ExportError(f"OpenVINO cannot convert this model: {_last(error)}") from error
         with staged(path) as partial:
             openvino.save_model(converted, partial, compress_to_fp16=False)
             size = sum(file.stat().st_size for file in partial.parent.iterdir())
-            checks = UNCHECKED
-            if check:
-                exportable = captured(model, example_inputs, dynamic_batch)
-                checks = parity(exportable, load_openvino(partial))
+            checks = parity(exportable, load_openvino(partial)) if check else UNCHECKED
     return ExportResult(
         "openvino",
         path,
         size,
         checks.max_abs_diff,
         checks.relative,
-        between.dynamic,
+        exportable.dynamic,
         checks.checked,
         time.perf_counter() - start,
-        between.warnings,
+        tuple(notes),
     )
 
 

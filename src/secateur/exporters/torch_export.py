@@ -39,9 +39,7 @@ def export_program(
     start = time.perf_counter()
     path = target(path, ".pt2")
     exportable = captured(model, example_inputs, dynamic_batch)
-    notes = []
-    if dynamic_batch and not exportable.dynamic:
-        notes.append(f"the batch size is fixed, because {exportable.why_fixed}")
+    notes = exportable.notes(dynamic_batch)
     with staged(path) as partial, warnings.catch_warnings(), torch.no_grad(), known_caches():
         warnings.simplefilter("ignore")
         torch.export.save(exportable.program, partial)
