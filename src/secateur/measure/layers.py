@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import fx
 
+from secateur.structure.axes import Ids
+from secateur.structure.ledger import Counter, Term, Terms
 from secateur.structure.structure import Removal, Structure
 from secateur.structure.values import Value
 
@@ -55,12 +57,12 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
-    """A node: sizes as (constant, vectors) each, and how they become those of a layer."""
+    """A node, with a term for each of its sizes."""
 
     name: str
     kind: Kind
     settings: tuple[Any, ...]
-    terms: tuple[tuple[int, tuple[int, ...]], ...]
+    terms: tuple[Term, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +78,7 @@ class Layers:
     kinds: tuple[Kind, ...]
     settings: tuple[tuple[Any, ...], ...]
     starts: tuple[int, ...]
-    line: np.ndarray
-    ends: np.ndarray
+    counter: Counter
     constants: np.ndarray
     factors: np.ndarray
     traffic: int
@@ -85,9 +86,7 @@ class Layers:
     def at(self, remove: Removal) -> tuple[list[Layer], float]:
         """The layers that a removal leaves, and the elements that all other operations write."""
         gone = self.structure.gone(remove)[self.structure.solution.labels]
-        counts = np.ones(len(self.ends) + 1, np.int64)
-        if len(self.ends):
-            counts[:-1] = np.add.reduceat(~gone[self.line], self.ends, dtype=np.int64)
+        counts = np.append(self.counter.counts(gone), 1)
         values = self.constants * counts[self.factors].prod(axis=1)
         split = len(values) - self.traffic
         sizes = values[:split].round().astype(int).tolist()
@@ -125,32 +124,18 @@ class _Reader:
         self.structure = structure
         self.scale = scale
         self.values = structure.tracer.values
-        self.vectors: list[np.ndarray] = []
-        self.known: dict[bytes, int] = {}
+        self.terms = Terms()
         self.entries: list[_Entry] = []
 
-    def term(
-        self, constant: float, parts: Sequence[np.ndarray], scaled: bool = False
-    ) -> tuple[float, tuple[int, ...]]:
-        """constant * product of the counts of the vectors, those that never shrink multiplied in.
+    def term(self, constant: float, parts: Sequence[Ids], scaled: bool = False) -> Term:
+        """constant * product of the counts of the vectors.
 
         scaled: to the wanted batch, where the traced one divides what is counted.
         """
-        numbers = []
-        for part in parts:
-            part = np.abs(part)
-            if not part.any():
-                constant *= len(part)
-                continue
-            key = part.tobytes()
-            if key not in self.known:
-                self.known[key] = len(self.vectors)
-                self.vectors.append(part)
-            numbers.append(self.known[key])
-        full = math.prod([round(constant), *(len(self.vectors[n]) for n in numbers)])
-        if scaled and full % self.structure.captured.batch == 0:
-            constant *= self.scale
-        return constant, tuple(numbers)
+        term = self.terms.add(constant, parts)
+        if scaled and self.terms.full(term) % self.structure.captured.batch == 0:
+            return term[0] * self.scale, term[1]
+        return term
 
     def read(self, node: fx.Node, works: Sequence[Any]) -> None:
         operation: Any = getattr(node.target, "overloadpacket", node.target)
@@ -230,12 +215,11 @@ class _Reader:
     def finished(self, written: list[Any]) -> Layers:
         terms = [term for entry in self.entries for term in entry.terms] + written
         longest = max((len(numbers) for _, numbers in terms), default=0)
-        one = len(self.vectors)  # counts end with a 1
+        counter = self.terms.counter()
+        one = len(counter.starts)  # counts end with a 1
         factors = np.full((len(terms), max(1, longest)), one, np.int64)
         for row, (_, numbers) in enumerate(terms):
             factors[row, : len(numbers)] = numbers
-        line = np.concatenate(self.vectors) if self.vectors else np.zeros(0, np.int64)
-        ends = np.cumsum([0, *(len(v) for v in self.vectors)])[:-1]
         lengths = [len(entry.terms) for entry in self.entries]
         return Layers(
             self.structure,
@@ -243,8 +227,7 @@ class _Reader:
             tuple(entry.kind for entry in self.entries),
             tuple(entry.settings for entry in self.entries),
             tuple(np.cumsum([0, *lengths])[:-1].tolist()) if lengths else (),
-            line,
-            ends,
+            counter,
             np.array([constant for constant, _ in terms], np.float64),
             factors,
             len(written),

@@ -18,7 +18,8 @@ from secateur.errors import InputError
 from secateur.measure.layers import Layer, Layers
 from secateur.measure.table import Table
 from secateur.structure.groups import Group
-from secateur.structure.structure import Cost, Removal, Structure
+from secateur.structure.ledger import Cost
+from secateur.structure.structure import Removal, Structure
 
 BETTER = 0.8  # of the error without it: what a further factor must reach
 

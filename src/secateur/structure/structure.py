@@ -20,22 +20,13 @@ from secateur.structure.explaining import Trail, trail
 from secateur.structure.grouping import Grouping, group
 from secateur.structure.groups import Frozen, Group
 from secateur.structure.inputs import ExampleInputs
+from secateur.structure.ledger import Cost, Ledger
 from secateur.structure.parts import arguments_of, belongs, capture_part, part_of
 from secateur.structure.reading import read
 from secateur.structure.solving import Solution, solve
 from secateur.structure.tracer import Tracer
 
 Removal = Mapping[str, Sequence[int]]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Parameters, FLOPs per sample (one multiply-add is 2; products and convolutions), and bytes of
-    all parameters and buffers."""
-
-    params: int
-    flops: int
-    bytes: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,71 +128,6 @@ class Structure:
         return "\n".join(lines)
 
     __repr__ = __str__
-
-
-@dataclass(frozen=True, eq=False)
-class Ledger:
-    """All id vectors that costs depend on, in one line, so that a cost is two reductions."""
-
-    line: np.ndarray
-    starts: np.ndarray
-    tensors: tuple[tuple[int, tuple[int, ...]], ...]  # (constant, vectors) per parameter
-    sizes: tuple[tuple[int, tuple[int, ...]], ...]  # the same of bytes, per tensor
-    works: tuple[tuple[int, tuple[int, ...]], ...]  # (constant, vectors) per operation
-    batch: int
-
-    @staticmethod
-    def of(tracer: Tracer, captured: Captured) -> Ledger:
-        """Terms of all parameters and of the operations of the eval graph."""
-        vectors: list[np.ndarray] = []
-        known: dict[bytes, int] = {}
-
-        def term(constant: int, parts: Sequence[np.ndarray]) -> tuple[int, tuple[int, ...]]:
-            numbers = []
-            for part in parts:
-                part = np.abs(part)
-                if not part.any():
-                    constant *= len(part)
-                    continue
-                key = part.tobytes()
-                if key not in known:
-                    known[key] = len(vectors)
-                    vectors.append(part)
-                numbers.append(known[key])
-            return constant, tuple(numbers)
-
-        tensors = tuple(
-            term(1, value) for name, value in tracer.tensors.items() if name not in tracer.buffers
-        )
-        sizes = tuple(
-            term(tracer.element_sizes[name], value) for name, value in tracer.tensors.items()
-        )
-        works = tuple(
-            term(work.constant, work.vectors)
-            for work in tracer.works
-            if work.node.graph is captured.module.graph
-        )
-        line = np.concatenate(vectors) if vectors else np.zeros(0, np.int64)
-        starts = np.cumsum([0, *(len(v) for v in vectors)])[:-1]
-        return Ledger(line, starts, tensors, sizes, works, captured.batch)
-
-    def cost(self, gone: np.ndarray) -> Cost:
-        """gone: bool [ids]."""
-        if len(self.line):
-            counts = np.add.reduceat(~gone[self.line], self.starts, dtype=np.int64)
-        else:
-            counts = np.zeros(0, np.int64)
-
-        def total(terms: tuple[tuple[int, tuple[int, ...]], ...]) -> int:
-            result = 0
-            for constant, numbers in terms:
-                for number in numbers:
-                    constant *= int(counts[number])
-                result += constant
-            return result
-
-        flops = round(2 * total(self.works) / self.batch)
-        return Cost(total(self.tensors), flops, total(self.sizes))
 
 
 def _columns_of(matrix: Sparse, rows: np.ndarray) -> np.ndarray:

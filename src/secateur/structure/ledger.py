@@ -1,0 +1,119 @@
+"""What a model costs after a removal: terms that are products of counts of surviving ids."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from secateur.structure.axes import Ids
+from secateur.structure.capture import Captured
+from secateur.structure.tracer import Tracer
+
+Term = tuple[float, tuple[int, ...]]  # a constant, and the numbers of the vectors that are counted
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters, FLOPs per sample (one multiply-add is 2; products and convolutions), and bytes of
+    all parameters and buffers."""
+
+    params: int
+    flops: int
+    bytes: int
+
+
+class Terms:
+    """Gathers terms over id vectors; equal vectors are counted once."""
+
+    def __init__(self) -> None:
+        self._vectors: list[np.ndarray] = []
+        self._known: dict[bytes, int] = {}
+
+    def add(self, constant: float, parts: Sequence[Ids]) -> Term:
+        """constant * product of the counts of the vectors; what never leaves is multiplied in."""
+        numbers = []
+        for part in parts:
+            part = np.abs(part)
+            if not part.any():
+                constant *= len(part)
+                continue
+            key = part.tobytes()
+            if key not in self._known:
+                self._known[key] = len(self._vectors)
+                self._vectors.append(part)
+            numbers.append(self._known[key])
+        return constant, tuple(numbers)
+
+    def full(self, term: Term) -> float:
+        """A term where nothing has left."""
+        constant, numbers = term
+        return constant * math.prod(len(self._vectors[number]) for number in numbers)
+
+    def counter(self) -> Counter:
+        """Counts of all vectors that were met."""
+        vectors = self._vectors
+        line = np.concatenate(vectors) if vectors else np.zeros(0, np.int64)
+        return Counter(line, np.cumsum([0, *(len(v) for v in vectors)])[:-1])
+
+
+@dataclass(frozen=True, eq=False)
+class Counter:
+    """All id vectors in one line, so that counting survivors is one reduction."""
+
+    line: np.ndarray
+    starts: np.ndarray
+
+    def counts(self, gone: np.ndarray) -> np.ndarray:
+        """int64 [vectors]: how many ids of each survive. gone: bool [ids]."""
+        if not len(self.line):
+            return np.zeros(0, np.int64)
+        return np.add.reduceat(~gone[self.line], self.starts, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Ledger:
+    """Terms of parameters, of bytes of all tensors, and of the work of operations."""
+
+    counter: Counter
+    tensors: tuple[Term, ...]
+    sizes: tuple[Term, ...]
+    works: tuple[Term, ...]
+    batch: int
+
+    @staticmethod
+    def of(tracer: Tracer, captured: Captured) -> Ledger:
+        """Terms of all parameters and of the operations of the eval graph."""
+        terms = Terms()
+        tensors = tuple(
+            terms.add(1, value)
+            for name, value in tracer.tensors.items()
+            if name not in tracer.buffers
+        )
+        sizes = tuple(
+            terms.add(tracer.element_sizes[name], value) for name, value in tracer.tensors.items()
+        )
+        works = tuple(
+            terms.add(work.constant, work.vectors)
+            for work in tracer.works
+            if work.node.graph is captured.module.graph
+        )
+        return Ledger(terms.counter(), tensors, sizes, works, captured.batch)
+
+    def cost(self, gone: np.ndarray) -> Cost:
+        """gone: bool [ids]."""
+        counts = self.counter.counts(gone)
+
+        def total(terms: tuple[Term, ...]) -> int:
+            result = 0
+            for constant, numbers in terms:
+                value = int(constant)
+                for number in numbers:
+                    value *= int(counts[number])
+                result += value
+            return result
+
+        flops = round(2 * total(self.works) / self.batch)
+        return Cost(total(self.tensors), flops, total(self.sizes))
