@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 import secateur as sc
 from oracle import call, compare, largest, leaves, randomise, removed_slices, zeroed
+from secateur.planning import describe
 from zoo import ZOO, Entry
 
 # One plan for each surgery; those of odd seeds trace and cut the model in train mode.
@@ -224,3 +225,23 @@ def test_more_plans_are_exact(name: str, seed: int) -> None:
 @pytest.mark.parametrize("name", nets(*(e.name for e in ZOO.values() if not e.module_surgery)))
 def test_auto_is_exact_where_sizes_are_hard_coded(name: str) -> None:
     assert_exact(subject(name), MODULE_SEED, "auto")
+
+
+@pytest.mark.parametrize("name", nets(*ZOO))
+def test_branches_leave_exactly(name: str) -> None:
+    net = subject(name)
+    whole = {branch.name: (0,) for branch in net.structure.branches}
+    if not whole:
+        return
+    generator = np.random.default_rng(0)
+    units = {
+        group.name: generator.choice(group.size, group.size // 2, replace=False).tolist()
+        for group in net.structure.groups
+        if generator.random() < 0.5
+    }
+    plan = describe(net.structure, units | whole)
+    pruned = sc.apply(net.model, plan, net.inputs, structure=net.structure)
+    assert sc.verify(net.model, pruned, plan, net.inputs, net.structure, strict=True).ok
+    expected = net.structure.cost(plan.remove)
+    assert expected.params == sum(parameter.numel() for parameter in pruned.parameters())
+    assert expected.flops == sc.trace(pruned, net.inputs).cost({}).flops

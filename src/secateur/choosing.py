@@ -23,7 +23,8 @@ from secateur.protocols import Criterion, Data, Statistics
 from secateur.quantities import Quantity, format_bytes, parse_quantity
 from secateur.registry import unknown
 from secateur.repair.streaming import fitting
-from secateur.repair.tracing import group_traces, unit_losses
+from secateur.repair.tracing import traces, unit_losses
+from secateur.structure.groups import BRANCH
 from secateur.structure.inputs import ExampleInputs
 from secateur.structure.structure import Removal, Structure, trace
 from secateur.surgery.embedding import embed
@@ -53,6 +54,7 @@ def plan(
     seed: int = 0,
     normalise: str | None = None,
     latency: Latency | None = None,
+    branches: bool = False,
 ) -> PruningPlan:
     """The plan that removes the units worth least, as few as the budget asks for.
 
@@ -72,6 +74,8 @@ def plan(
     seed:      of random scores and of the calibration samples.
     normalise: how ``global`` compares groups: mean (default), max, sum, size or none.
     latency:   from ``secateur.latency``, for a budget of it: predicted seconds hold the budget.
+    branches:  whether what is added to a skip path may leave whole, with the criterion ``obs`` and
+               the scope ``knapsack``; ``apply`` then returns a graph.
     Errors: BudgetError with the smallest cost in reach; InputError for values that cannot be
     used; PlanMismatch where the structure is of another model.
     """
@@ -90,7 +94,8 @@ def plan(
         model, structure, given, loss or default_loss, judge.needs - LOSSES, generator
     )
     if "losses" in judge.needs:
-        statistics = replace(statistics, losses=_losses(model, structure, {}, given, seed))
+        losses = _losses(model, structure, {}, given, seed, branches)
+        statistics = replace(statistics, losses=losses)
     rules = resolve(layers or {}, structure, model)
     scale = normalise or _normaliser(judge)
     request = _request(_tensor_bytes(budget, structure, model), round_to, floor, rules, scale)
@@ -159,10 +164,12 @@ def judge_next(
     layers: Mapping[str, Rule],
     seed: int,
     normalise: str | None,
+    branches: bool = False,
 ) -> Judged:
     """Scores on the model as it is now, after ``removed`` has left it.
 
     structure and dense: of the dense model; ``pruned``: what is left of it after ``removed``.
+    branches: whether whole ones are judged as well, by a criterion that needs losses.
     Statistics are collected on ``pruned`` and put among zeros, so that all numbers stay dense.
     Errors: InputError, as ``plan``.
     """
@@ -177,7 +184,9 @@ def judge_next(
         dense if alone else pruned, place, data if judge.needs else None, default_loss,
         judge.needs - LOSSES, generator,
     )  # fmt: skip
-    losses = _losses(dense, structure, removed, data, seed) if "losses" in judge.needs else {}
+    losses = {}
+    if "losses" in judge.needs:
+        losses = _losses(dense, structure, removed, data, seed, branches)
     tensors = found.tensors if plain else embed(structure, removed, found.tensors)
     counts = {len(each) for each in found.gradients.values()}
     slots = [
@@ -234,16 +243,23 @@ def _tensor_bytes(
 
 
 def _losses(
-    model: nn.Module, structure: Structure, removed: Removal, data: Batches | None, seed: int
+    model: nn.Module,
+    structure: Structure,
+    removed: Removal,
+    data: Batches | None,
+    seed: int,
+    branches: bool,
 ) -> dict[str, torch.Tensor]:
     """Of every group, as the criterion ``obs`` reads them. Errors: InputError without a batch."""
     batches = list(data or ())
     classes = count_classes(model, batches[0]) if batches and not structure.part else None
-    traces = group_traces(
+    left = [b for b in structure.branches if b.name not in removed] if branches else []
+    found, whole = traces(
         model, structure, fitting(model, structure, [inputs for inputs, _ in batches]),
-        removed=removed, classes=classes, seed=seed,
+        removed=removed, classes=classes, seed=seed, branches=left,
     )  # fmt: skip
-    return {name: unit_losses(found) for name, found in traces.items()}
+    units = {name: unit_losses(trace) for name, trace in found.items()}
+    return units | {n: torch.tensor([loss], dtype=torch.float64) for n, loss in whole.items()}
 
 
 def count_classes(model: nn.Module, batch: tuple[Any, Any]) -> int | None:
@@ -273,13 +289,17 @@ def score(
 ) -> dict[str, torch.Tensor]:
     """The scores of all groups but ``kept``, in the structure's order: float [units] each.
 
+    Where statistics have losses of branches these come after, as they are.
+
     Raises InputError where the criterion cannot score a group.
     """
-    return {
+    found = {
         group.name: criterion(group, statistics)
         for group in structure.groups
         if group.name not in kept
     }
+    whole = {name: loss for name, loss in statistics.losses.items() if name.startswith(BRANCH)}
+    return found | {name: loss for name, loss in whole.items() if name not in kept}
 
 
 def _request(

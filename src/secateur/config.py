@@ -95,6 +95,7 @@ class PruningSection(Section):
     method: Literal["auto", "module", "graph"] = "auto"
     compensate: bool | None = None
     turn: bool | None = None
+    branches: bool = True
     refine: int = Field(default=24, ge=0)
     refine_minutes: float = Field(default=3.0, ge=0)
     recalibrate: bool = True

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from secateur.errors import InputError
+from secateur.errors import BudgetError, InputError
 from secateur.planning import StructureLike
 from secateur.policies import POLICIES, Request
 
@@ -90,15 +90,22 @@ def refine(
     for each held-out sample, and the seconds that it took. trials: at most this many; seconds: no
     new one begins that would likely bring their sum above this. The knapsack's answer to the
     first table is always measured; then, if there is time, the uniform one and those to the other
-    tables. The weights of the best table are searched.
+    tables. A table that cannot reach the budget makes way for the next. The weights of the best
+    table are searched.
     Raises BudgetError and InputError as the policy ``knapsack`` does.
     """
     generator = torch.Generator().manual_seed(seed)
     done: list[Trial] = []
     seen: set[tuple[tuple[str, tuple[int, ...]], ...]] = set()
 
+    out_of_reach: list[BudgetError] = []
+
     def attempt(name: str, policy: str, table: Table) -> Trial | None:
-        remove = POLICIES.get(policy)(table.scores, structure, table.request)
+        try:
+            remove = POLICIES.get(policy)(table.scores, structure, table.request)
+        except BudgetError as error:  # with whole branches further than without
+            out_of_reach.append(error)
+            return None
         key = tuple(sorted(remove.items()))
         if key in seen:
             return None
@@ -117,11 +124,13 @@ def refine(
         if best is not None and not goes_on():
             break
         trial = attempt(candidate.name, "knapsack", candidate)
-        if table is None or (trial is not None and best is not None and trial.loss < best.loss):
+        if table is None or best is None or (trial is not None and trial.loss < best.loss):
             table = candidate
         if best is None and goes_on():
             attempt("uniform", "uniform", candidate)
-        best = min(done, key=lambda trial: trial.loss)
+        best = min(done, key=lambda trial: trial.loss, default=None)
+    if best is None and out_of_reach:
+        raise out_of_reach[-1]
     if table is None or best is None:
         raise InputError("refining needs a table of losses; give at least one")
     logs = {name: 0.0 for name in table.scores}

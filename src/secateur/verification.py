@@ -80,7 +80,7 @@ def verify(
     of_effect = error / effect if effect else (0.0 if error == 0 else float("inf"))
     finite = all(bool(torch.isfinite(t).all()) for t in seen if t.is_floating_point())
     ok = finite and (of_output <= RELATIVE_TO_OUTPUT or of_effect <= RELATIVE_TO_EFFECT)
-    exact = all(structure.group(name).exact for name in plan.remove)
+    exact = all(group.exact for group in structure.groups if group.name in plan.remove)
     verdict = Verdict(ok, of_output, effect / max(_size(dense), 1e-300), of_effect, exact)
     if strict and not ok:
         raise NotExact(f"{verdict}; this is a fault of Secateur or of code that hides state")

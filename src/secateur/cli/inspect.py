@@ -75,22 +75,32 @@ def describe(structure: Any, name: str) -> dict[str, Any]:
                 "params_of_half": dense.params - half.params,
             }
         )
+    branches = []
+    for branch in structure.branches:
+        left = structure.cost({branch.name: (0,)})
+        branches.append({
+            "name": branch.name, "layers": list(branch.layers), "groups": list(branch.groups),
+            "flops": dense.flops - left.flops, "params": dense.params - left.params,
+        })  # fmt: skip
     return {
         "model": name,
         "params": dense.params,
         "flops": dense.flops,
-        "smallest": _smallest(structure),
+        "smallest": _smallest(structure, ()),
+        "smallest_with_branches": _smallest(structure, structure.branches),
         "groups": groups,
+        "branches": branches,
         "frozen": [vars(f) for f in structure.frozen],
         "notes": list(structure.notes),
         "fingerprint": structure.fingerprint,
     }
 
 
-def _smallest(structure: Any) -> dict[str, float]:
-    """Shares left when every group keeps one unit."""
+def _smallest(structure: Any, branches: Any) -> dict[str, float]:
+    """Shares left when every group keeps one unit, and these branches leave whole."""
     dense = structure.cost({})
-    least = structure.cost({g.name: list(range(1, g.size)) for g in structure.groups})
+    units = {g.name: list(range(1, g.size)) for g in structure.groups}
+    least = structure.cost(units | {branch.name: [0] for branch in branches})
     return {
         "flops": least.flops / max(dense.flops, 1),
         "params": least.params / max(dense.params, 1),
@@ -123,6 +133,14 @@ def _print(document: dict[str, Any]) -> None:
             kind,
         )
     console.print(table)
+    if document["branches"]:
+        whole = Table()
+        whole.add_column("may leave whole", overflow="fold")
+        whole.add_column("saves", justify="right", no_wrap=True)
+        for branch in document["branches"]:
+            share = branch["flops"] / max(document["flops"], 1)
+            whole.add_row(branch["name"], f"{share:.1%} FLOPs")
+        console.print(whole)
     held = Table()
     held.add_column("frozen", overflow="fold")
     held.add_column("dim", justify="right")
@@ -136,9 +154,11 @@ def _print(document: dict[str, Any]) -> None:
         held.add_row(*map(escape, texts))  # a line of code may look like markup
     if document["frozen"]:
         console.print(held)
+    further = document["smallest_with_branches"]["flops"]
     console.print(
         f"{format_count(document['params'])} parameters, {format_count(document['flops'])} FLOPs a "
         f"sample; down to {document['smallest']['flops']:.1%} of the FLOPs can be reached"
+        + (f", {further:.1%} without the branches" if document["branches"] else "")
     )
     for note in document["notes"]:
         console.print(f"note: {note}", markup=False)

@@ -147,13 +147,16 @@ def _described(work: Work) -> dict[str, Any]:
     recipe, structure = work.recipe, work.structure
     plan = work.plan()
     assert plan is not None
-    kept = structure.kept(plan.remove)
+    kept, lost = structure.kept(plan.remove), structure.dropped(plan.remove).tensors
+    whole = [branch for branch in structure.branches if branch.name in plan.remove]
+    inside = {name for branch in whole for name in branch.groups}
     environment = folders.read_json(work.folder / "environment.json")
     layers = []
     for name, shape in structure.shapes.items():
         if name in structure.tracer.buffers or len(shape) < 2:
             continue
         new = [len(kept.get((name, d), range(size))) for d, size in enumerate(shape)]
+        new = [0] * len(shape) if name in lost else new
         layers.append(
             {
                 "name": name.removesuffix(".weight"),
@@ -184,11 +187,12 @@ def _described(work: Work) -> dict[str, Any]:
             {
                 "name": g.name,
                 "before": g.size,
-                "after": g.size - len(plan.remove.get(g.name, ())),
+                "after": 0 if g.name in inside else g.size - len(plan.remove.get(g.name, ())),
                 "exact": g.exact,
             }
             for g in structure.groups
         ],
+        "branches": [{"name": b.name, "layers": list(b.layers)} for b in whole],
         "layers": layers,
         "frozen": [
             {

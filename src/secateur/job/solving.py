@@ -120,11 +120,11 @@ def open_solver(folder: Path, step: int = 1) -> Solver:
     model = with_dense_weights(subject.build(), folder)
     structure = trace(model, subject.example_inputs, part=recipe.part)
     scores = read_tensors(path)
-    sizes = {group.name: group.size for group in structure.groups}
+    sizes = {part.name: part.size for part in (*structure.groups, *structure.branches)}
     strange = [name for name, score in scores.items() if sizes.get(name) != len(score)]
     if strange:
         raise InputError(
-            f"the scores in {path} are of another model: its group {strange[0]!r} is not here; "
+            f"the scores in {path} are of another model: its {strange[0]!r} is not here; "
             "run the recipe again"
         )
     latency = known_latency(recipe, folder, model, structure, subject.example_inputs)

@@ -91,6 +91,7 @@ def prune(work: Work, step: int) -> dict[str, Any]:
             layers=pruning.layers,
             normalise=pruning.normalise,
             seed=recipe.seed + step,
+            branches=pruning.branches,
         )
 
     judged = judge(dense if before is None else work.model(), dense, removed)

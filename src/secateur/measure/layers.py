@@ -59,7 +59,7 @@ class Layer:
 class _Entry:
     """A node, with a term for each of its sizes."""
 
-    name: str
+    node: fx.Node
     kind: Kind
     settings: tuple[Any, ...]
     terms: tuple[Term, ...]
@@ -69,8 +69,8 @@ class _Entry:
 class Layers:
     """All operations of a model that take time, at one batch size.
 
-    names: of their nodes, in the order in which they run. traffic: how many of ``terms`` at the
-    end count the elements that point-wise operations write.
+    names: of their nodes, in the order in which they run. nodes: of every term. traffic: how many
+    terms at the end count the elements that point-wise operations write.
     """
 
     structure: Structure
@@ -78,16 +78,23 @@ class Layers:
     kinds: tuple[Kind, ...]
     settings: tuple[tuple[Any, ...], ...]
     starts: tuple[int, ...]
+    nodes: tuple[fx.Node, ...]
     counter: Counter
     constants: np.ndarray
     factors: np.ndarray
     traffic: int
 
     def at(self, remove: Removal) -> tuple[list[Layer], float]:
-        """The layers that a removal leaves, and the elements that all other operations write."""
+        """The layers that a removal leaves, and the elements that all other operations write.
+
+        Layers of branches that leave have sizes of zero.
+        """
+        drop = self.structure.dropped(remove)
         gone = self.structure.gone(remove)[self.structure.solution.labels]
         counts = np.append(self.counter.counts(gone), 1)
         values = self.constants * counts[self.factors].prod(axis=1)
+        if drop.nodes:
+            values = np.where([node in drop.nodes for node in self.nodes], 0, values)
         split = len(values) - self.traffic
         sizes = values[:split].round().astype(int).tolist()
         found = []
@@ -105,13 +112,13 @@ def layers_of(structure: Structure, batch: int = 1) -> Layers:
     for work in structure.tracer.works:
         if work.node.graph is graph:
             worked.setdefault(work.node, []).append(work)
-    written = []
+    written: list[tuple[fx.Node, Term]] = []
     for node in graph.nodes:
         value = structure.tracer.values.get(node)
         if node in worked:
             reader.read(node, worked[node])
         elif node.op == "call_function" and isinstance(value, Value) and not _is_free(node):
-            written.append(reader.term(1, value, scaled=True))
+            written.append((node, reader.term(1, value, scaled=True)))
     return reader.finished(written)
 
 
@@ -210,10 +217,12 @@ class _Reader:
             ])  # fmt: skip
 
     def _add(self, node: fx.Node, kind: Kind, settings: tuple[Any, ...], terms: list[Any]) -> None:
-        self.entries.append(_Entry(node.name, kind, settings, tuple(terms)))
+        self.entries.append(_Entry(node, kind, settings, tuple(terms)))
 
-    def finished(self, written: list[Any]) -> Layers:
-        terms = [term for entry in self.entries for term in entry.terms] + written
+    def finished(self, written: Sequence[tuple[fx.Node, Term]]) -> Layers:
+        layers = [(entry.node, term) for entry in self.entries for term in entry.terms]
+        layers += written
+        terms = [term for _, term in layers]
         longest = max((len(numbers) for _, numbers in terms), default=0)
         counter = self.terms.counter()
         one = len(counter.starts)  # counts end with a 1
@@ -223,10 +232,11 @@ class _Reader:
         lengths = [len(entry.terms) for entry in self.entries]
         return Layers(
             self.structure,
-            tuple(entry.name for entry in self.entries),
+            tuple(entry.node.name for entry in self.entries),
             tuple(entry.kind for entry in self.entries),
             tuple(entry.settings for entry in self.entries),
             tuple(np.cumsum([0, *lengths])[:-1].tolist()) if lengths else (),
+            tuple(node for node, _ in layers),
             counter,
             np.array([constant for constant, _ in terms], np.float64),
             factors,

@@ -17,6 +17,7 @@ import numpy as np
 from secateur.errors import InputError
 from secateur.measure.layers import Layer, Layers
 from secateur.measure.table import Table
+from secateur.structure.branches import Branch
 from secateur.structure.groups import Group
 from secateur.structure.ledger import Cost
 from secateur.structure.structure import Removal, Structure
@@ -50,7 +51,8 @@ class Predictor:
         """What the table says of all layers together, and the elements that others write."""
         found, traffic = self.layers.at(remove)
         pairs = zip(self.dense, found, strict=True)
-        return sum(self.table.time(full, layer) for full, layer in pairs), traffic
+        times = (self.table.time(full, layer) for full, layer in pairs if 0 not in layer.sizes)
+        return sum(times), traffic
 
 
 def predictor(layers: Layers, table: Table) -> Predictor:
@@ -124,6 +126,10 @@ class TimedStructure:
     @property
     def groups(self) -> tuple[Group, ...]:
         return self.structure.groups
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        return self.structure.branches
 
     @property
     def fingerprint(self) -> str:

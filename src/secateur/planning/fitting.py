@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from secateur.errors import PlanError, PlanMismatch
 from secateur.planning.text import Units, format_shape, refuse_out_of_range, shortened, suggest
 from secateur.planning.value import PruningPlan, digest
+from secateur.structure.groups import BRANCH
 
 if TYPE_CHECKING:
+    from secateur.structure.branches import Branch
     from secateur.structure.groups import Group
 
 
@@ -28,6 +30,8 @@ class StructureLike(Protocol):
     @property
     def groups(self) -> Sequence[Group]: ...
     @property
+    def branches(self) -> Sequence[Branch]: ...
+    @property
     def fingerprint(self) -> str: ...
     @property
     def shapes(self) -> Mapping[str, Sequence[int]]: ...
@@ -42,7 +46,7 @@ def check(plan: PruningPlan, structure: StructureLike) -> None:
     Raises PlanMismatch for another fingerprint, naming the first tensor (else group) that
     differs; PlanError for an unknown group, a unit out of range, a group left without units.
     """
-    sizes = {group.name: group.size for group in structure.groups}
+    sizes = _sizes(structure, plan.remove)
     if plan.fingerprint and plan.fingerprint != structure.fingerprint:
         shapes = {name: tuple(shape) for name, shape in structure.shapes.items()}
         what = plan.model or "another model"
@@ -58,6 +62,14 @@ def check(plan: PruningPlan, structure: StructureLike) -> None:
                 "this model; give the model the plan was made for, or make a new plan"
             )
     _check_units(plan.remove, sizes, "this model")
+
+
+def _sizes(structure: StructureLike, remove: Mapping[str, Units]) -> dict[str, int]:
+    """Of all groups, and of the branches that a removal names."""
+    sizes = {group.name: group.size for group in structure.groups}
+    if any(name.startswith(BRANCH) for name in remove):
+        sizes |= {branch.name: 1 for branch in structure.branches if branch.name in remove}
+    return sizes
 
 
 def describe(
@@ -76,7 +88,7 @@ def describe(
     dense, pruned = structure.cost({}), structure.cost(bare.remove)
     return PruningPlan(
         bare.remove,
-        sizes={group.name: group.size for group in structure.groups},
+        sizes=_sizes(structure, bare.remove),
         fingerprint=structure.fingerprint,
         model=model,
         why=why,
@@ -108,6 +120,9 @@ def compose(first: PruningPlan, second: PruningPlan, structure_first: StructureL
     for group in structure_first.groups:
         gone = set(first.remove.get(group.name, ()))
         left[group.name] = [unit for unit in range(group.size) if unit not in gone]
+    branches = {n: [0] for n in second.remove if n.startswith(BRANCH) and n not in first.remove}
+    known = {branch.name for branch in structure_first.branches} if branches else set()
+    left |= {name: units for name, units in branches.items() if name in known}
     for name, size in second.sizes.items():
         if name in left and size != len(left[name]):
             raise PlanMismatch(
@@ -129,7 +144,7 @@ def _check_units(remove: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int]
             hint = suggest(name, sizes) or "; print the structure to see its groups"
             raise PlanError(f"group {name!r} is not among the {len(sizes)} groups of {of}{hint}")
         refuse_out_of_range(name, units, sizes[name])
-        if len(units) == sizes[name]:
+        if len(units) == sizes[name] and not name.startswith(BRANCH):
             raise PlanError(
                 f"the plan removes all {len(units)} units of group {name!r} of {of}; keep one"
             )

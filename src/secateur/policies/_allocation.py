@@ -8,8 +8,8 @@ costs add up by themselves the first answer is the optimum.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from secateur.planning.knapsack import front
 
 ROUNDS = 12
+STATES = 400  # choices of the groups of one branch that are kept beside its leaving whole
 Levels = tuple[int, ...]
 
 
@@ -26,14 +27,25 @@ class Space:
 
     errors: for each group float64 [levels], the level 0 being nothing removed.
     cost:   levels -> float64 [budgets], each divided by its limit: a choice holds up to 1.
+    inside: group of two levels, whose second takes whole groups away -> these groups. Their levels
+            say nothing then, and their errors are nothing.
     """
 
     errors: Sequence[np.ndarray]
     cost: Callable[[Levels], np.ndarray]
+    inside: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     def error(self, levels: Levels) -> float:
         """Of a choice, the sum of its groups."""
+        levels = self.settled(levels)
         return float(sum(e[level] for e, level in zip(self.errors, levels, strict=True)))
+
+    def settled(self, levels: Levels) -> Levels:
+        """With nothing removed from groups that leave whole."""
+        gone = {inner for group, own in self.inside.items() if levels[group] for inner in own}
+        if not gone:
+            return levels
+        return tuple(0 if n in gone else level for n, level in enumerate(levels))
 
     def holds(self, levels: Levels) -> bool:
         """Whether a choice keeps all budgets."""
@@ -48,15 +60,16 @@ def allocate(space: Space, starts: Sequence[Levels]) -> Levels:
     memory: dict[Levels, np.ndarray] = {}
 
     def cost(levels: Levels) -> np.ndarray:
+        levels = space.settled(levels)
         if levels not in memory:
             memory[levels] = space.cost(levels)
         return memory[levels]
 
-    known = Space(space.errors, cost)
+    known = Space(space.errors, cost, space.inside)
     best = min((s for s in starts if known.holds(s)), key=known.error)
     for start, weights in product(starts, _weights(len(cost(best)))):
         best = min(best, _linearised(known, start, weights), key=known.error)
-    return _exchanged(known, best)
+    return known.settled(_exchanged(known, best))
 
 
 def _weights(budgets: int) -> list[np.ndarray]:
@@ -74,12 +87,60 @@ def _linearised(space: Space, start: Levels, weights: np.ndarray) -> Levels:
         if at in seen:
             break
         seen.add(at)
-        tables = [_table(space, at, group) @ weights for group in range(len(at))]
-        found = front(tables, space.errors)
-        at = _furthest(space, [tuple(row) for row in found.levels.tolist()])
+        options = [_options(space, at, group, weights) for group in _free(space, at)]
+        found = front([o.costs for o in options], [o.errors for o in options])
+        at = _furthest(space, [_chosen(options, row) for row in found.levels])
         if not space.holds(best) or (space.holds(at) and space.error(at) < space.error(best)):
             best = at
     return best
+
+
+@dataclass(frozen=True, eq=False)
+class _Options:
+    """What some groups may become together: float64 [n] costs and errors, int [n, groups]."""
+
+    groups: tuple[int, ...]
+    costs: np.ndarray
+    errors: np.ndarray
+    levels: np.ndarray
+
+
+def _free(space: Space, at: Levels) -> list[int]:
+    """All groups that are not chosen together with the one that takes them away."""
+    inner = {group for inside in space.inside.values() for group in inside}
+    return [group for group in range(len(at)) if group not in inner]
+
+
+def _options(space: Space, at: Levels, group: int, weights: np.ndarray) -> _Options:
+    if group not in space.inside:
+        table, errors = _table(space, at, group) @ weights, space.errors[group]
+        return _Options((group,), table, errors, np.arange(len(errors))[:, None])
+    inside = space.inside[group]
+    stays = (*at[:group], 0, *at[group + 1 :])
+    goes = (*at[:group], 1, *at[group + 1 :])
+    found = front(
+        [_table(space, stays, inner) @ weights for inner in inside],
+        [space.errors[inner] for inner in inside],
+        states=STATES,
+    )
+    base = float(space.cost(stays) @ weights)
+    here, away = (float(space.cost(levels) @ weights) for levels in (at, goes))
+    nothing = np.zeros(len(inside) + 1, np.int64)
+    nothing[0] = 1
+    levels = np.column_stack([np.zeros(len(found.costs), np.int64), found.levels])
+    return _Options(
+        (group, *inside),
+        np.append(found.costs + base, away) - here,
+        np.append(found.errors + space.errors[group][0], space.errors[group][1]),
+        np.vstack([levels, nothing]),
+    )
+
+
+def _chosen(options: Sequence[_Options], row: np.ndarray) -> Levels:
+    result: dict[int, int] = {}
+    for option, place in zip(options, row, strict=True):
+        result |= zip(option.groups, option.levels[place].tolist(), strict=True)
+    return tuple(result[group] for group in range(len(result)))
 
 
 def _table(space: Space, at: Levels, group: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from secateur.planning.fitting import CostLike
 from secateur.policies._ladder import Ladder, ladders
 from secateur.policies._request import Request
 from secateur.quantities import format_bytes, format_count, format_seconds
+from secateur.structure.groups import BRANCH
 
 Thresholds = Callable[[Ladder], np.ndarray]
 Rungs = Sequence[int]
@@ -35,7 +36,8 @@ def descend(
     refill:     give a group back as many steps as still fit; at most one where False.
     Raises BudgetError with the smallest cost in reach; InputError as ``ladders`` does.
     """
-    search = Search(structure, request, ladders(scores, structure, request))
+    units = {name: score for name, score in scores.items() if not name.startswith(BRANCH)}
+    search = Search(structure, request, ladders(units, structure, request))
     return search.removal(search.chosen(thresholds, refill))
 
 

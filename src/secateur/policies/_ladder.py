@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from secateur.errors import InputError
 from secateur.planning import StructureLike
 from secateur.policies._request import Request
-from secateur.structure.groups import Group
+from secateur.structure.groups import BRANCH, Group
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +39,29 @@ def ladders(
 ) -> list[Ladder]:
     """One for every group, in the structure's order; groups held by a rule have one rung.
 
+    Then one for every branch that has a score, or has left.
     Raises InputError for scores that are missing, of the wrong size, or not finite, and for rules
     about groups that do not exist.
     """
     groups = {group.name: group for group in structure.groups}
-    for name in (*request.ratios, *request.kept, *request.removed, *scores):
-        if name not in groups:
+    mentioned = (*request.ratios, *request.kept, *request.removed, *scores)
+    known = {*groups, *_branches(structure, mentioned)}
+    for name in mentioned:
+        if name not in known:
             raise InputError(f"there is no group {name!r} in the structure; print it to see all")
-    return [_ladder(group, groups, scores, request) for group in structure.groups]
+    found = [_ladder(group, groups, scores, request) for group in structure.groups]
+    for name in _branches(structure, (*request.removed, *scores)):
+        group, gone = Group(name, 1, ()), bool(request.removed.get(name))
+        values = np.zeros(1) if gone else _checked(group, scores)
+        held = gone or name in request.kept
+        found.append(Ladder(group, np.zeros(1, np.int64), values, (int(gone),) if held else (0, 1)))
+    return found
+
+
+def _branches(structure: StructureLike, mentioned: Iterable[str]) -> list[str]:
+    """Those that are mentioned, in the structure's order."""
+    names = {name for name in mentioned if name.startswith(BRANCH)}
+    return [branch.name for branch in structure.branches if branch.name in names] if names else []
 
 
 def _ladder(

@@ -12,6 +12,7 @@ from torch import nn
 
 from secateur.errors import InputError
 from secateur.registry import unknown
+from secateur.structure.branches import Branch
 from secateur.structure.groups import Group
 from secateur.structure.structure import Structure
 
@@ -34,15 +35,19 @@ def resolve(layers: Mapping[str, Rule], structure: Structure, model: nn.Module) 
     all; a later rule wins over an earlier one. A pattern names a module (with all inside it), a
     tensor or a group; is a glob over these names (``layer1.*``); or is a type of ``torch.nn``
     (``type:Conv2d``, with subclasses and all inside). It speaks of what a layer produces, not of
-    what it reads: keeping a classifier does not keep the features that lead into it.
+    what it reads: keeping a classifier does not keep the features that lead into it. A branch in
+    which something is kept is kept whole.
     Raises InputError for a pattern that fits nothing, and for a value that is none of these.
     """
     ratios: dict[str, float] = {}
     kept: set[str] = set()
     names = {group.name: frozenset(_names(group, structure)) for group in structure.groups}
+    whole = {branch.name: frozenset(_around(branch)) for branch in structure.branches}
     for pattern, rule in layers.items():
         ratio = _value(pattern, rule)
-        found = _fitting(pattern, names, model)
+        found = _fitting(pattern, names | whole, model)
+        if rule != "keep" and rule is not True:
+            found = [name for name in found if name in names]
         if not found and ratio is not None:
             raise InputError(
                 f"layers names {pattern!r}, but nothing that it produces can leave; see what "
@@ -79,6 +84,15 @@ def _names(group: Group, structure: Structure) -> Iterator[str]:
     held = produced or [m.tensor for m in group.members if m.role != "stat"]
     tied = [alias for alias, tensor in structure.aliases.items() if tensor in held]
     for tensor in (*held, *tied):
+        while tensor:
+            yield tensor
+            tensor = tensor.rpartition(".")[0]
+
+
+def _around(branch: Branch) -> Iterator[str]:
+    """The branch, and every tensor in it with the modules around."""
+    yield branch.name
+    for tensor in branch.layers:
         while tensor:
             yield tensor
             tensor = tensor.rpartition(".")[0]

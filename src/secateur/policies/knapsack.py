@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from secateur.policies._descent import Search
 from secateur.policies._ladder import Ladder, ladders
 from secateur.policies._request import Request
 from secateur.policies._scale import normaliser
+from secateur.structure.groups import BRANCH
 
 LEVELS = 25  # of a group; the widths between are used at the end, to fill the budget
 
@@ -25,6 +26,7 @@ def knapsack(
 ) -> dict[str, tuple[int, ...]]:
     """The widths of least summed score under the budgets: a multiple-choice knapsack.
 
+    A branch with a score may leave whole, and the loss of its groups then with it.
     Scores are losses that add up, as those of the criterion ``obs`` do; scores of other criteria
     are normalised first. Exact where costs add up, by repeated linearisation and exchange where
     the cost of a layer depends on several groups (SPDY, Frantar and Alistarh, 2022, solves the
@@ -33,7 +35,7 @@ def knapsack(
     """
     found = ladders(scores, structure, request)
     scale = normaliser(request.normalise, structure)
-    losses = [np.concatenate([[0.0], np.cumsum(np.maximum(scale(x), 0))]) for x in found]
+    losses = [np.concatenate([[0.0], np.cumsum(np.maximum(_scaled(x, scale), 0))]) for x in found]
     search = Search(structure, request, found)
     useful = search.useful()
     rungs = [0] * len(found)
@@ -71,9 +73,34 @@ def _solve(
         np.array([losses[n][found[n].counts[rung]] for rung in options])
         for n, options in zip(useful, choices, strict=True)
     ]
-    space = Space(errors, cost)
     last = tuple(len(c) - 1 for c in choices)
-    return rung_of(allocate(space, [_even(space, last), last]))
+    space = Space(errors, cost, _inside(search, found, useful))
+    whole = tuple(0 if place in space.inside else level for place, level in enumerate(last))
+    starts = [_even(space, whole), whole] if space.holds(whole) else []
+    return rung_of(allocate(space, [*starts, *([last] if space.inside or not starts else [])]))
+
+
+def _inside(
+    search: Search, found: Sequence[Ladder], useful: Sequence[int]
+) -> dict[int, tuple[int, ...]]:
+    """Place of each branch -> the places of the groups that leave with it.
+
+    Of branches inside of others, and of those that share a group, the first has it.
+    """
+    places = {found[n].group.name: place for place, n in enumerate(useful)}
+    inside: dict[int, tuple[int, ...]] = {}
+    taken: set[int] = set()
+    for branch in search.structure.branches if any(n.startswith(BRANCH) for n in places) else ():
+        if branch.name in places:
+            own = {places[name] for name in branch.groups if name in places} - taken
+            taken |= own
+            inside[places[branch.name]] = tuple(sorted(own))
+    return inside
+
+
+def _scaled(ladder: Ladder, scale: Callable[[Ladder], np.ndarray]) -> np.ndarray:
+    """The scores of a ladder; the loss of a branch is compared as it is."""
+    return ladder.scores if ladder.group.name.startswith(BRANCH) else scale(ladder)
 
 
 def _even(space: Space, last: Levels) -> Levels:

@@ -25,7 +25,9 @@ from secateur.repair.recurrences import (
     state_nodes,
     unrolled,
 )
+from secateur.repair.removal import DAMPING
 from secateur.structure.boundary import flat_outputs
+from secateur.structure.branches import Branch
 from secateur.structure.groups import Group
 from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size
 from secateur.structure.structure import Removal, Structure
@@ -66,7 +68,8 @@ class Record:
 
     readers: of each group, one use of every weight that reads it, and which of its inputs each
              unit is. sums: by weight, over all of its uses. normed: weights whose answer may be
-             shifted at no cost.
+             shifted at no cost. branches: of each, squares of the derivative of the likelihood
+             along its answer, as far as its skip path does not say it, summed over the samples.
     """
 
     def __init__(
@@ -76,7 +79,10 @@ class Record:
         removed: Removal,
         groups: Sequence[Group],
         weighted: bool,
+        branches: Sequence[Branch] = (),
     ) -> None:
+        self.branches = {branch.name: 0.0 for branch in branches}
+        self.ends = {join: b for b in branches for join in b.joins}
         self.structure, self.removed, self.weighted = structure, removed, weighted
         self.own = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
         self.recurrences = recurrences(structure)
@@ -111,7 +117,7 @@ class Record:
         flat = pytree.tree_leaves(arguments)
         with torch.enable_grad():
             reference.run(*flat, enable_io_processing=False)
-            if self.weighted or self.derivatives:
+            if self.weighted or self.derivatives or self.branches:
                 self._differentiate(reference, classes, generator)
         self.samples += count or 1
 
@@ -124,19 +130,43 @@ class Record:
         score = sampled_score(answers, classes, generator)
         places = probe.results if self.weighted else []
         watched = [*probe.watched.items()]
-        wanted = [tensor for _, tensor in (*places, *watched)]
+        ends = probe.ends
+        wanted = [t for _, t in places] + [end.answer for end in ends] + [t for _, t in watched]
         found = torch.autograd.grad(score, wanted, allow_unused=True)
         with torch.no_grad():
             for (reader, _), gradient in zip(places, found, strict=False):
                 if gradient is not None:
                     self._take_gradient(reader, gradient)
+            for end, gradient in zip(ends, found[len(places) :], strict=False):
+                if gradient is not None:
+                    self.branches[end.branch.name] += self._along(end, gradient)
+            rest = found[len(places) + len(ends) :]
             slopes = {
                 name: (tensor.detach() * gradient).double()
-                for (name, tensor), gradient in zip(watched, found[len(places) :], strict=True)
+                for (name, tensor), gradient in zip(watched, rest, strict=True)
                 if gradient is not None
             }
             for derivative in self.derivatives.values():
                 _take_slopes(derivative, slopes)
+
+    def _along(self, end: _End, gradient: Tensor) -> float:
+        """Squares of the derivative, over the samples, along what nothing makes up for.
+
+        What the skip path says of the branch by a linear map, layers that come after can learn.
+        """
+        value = self.structure.tracer.values.get(end.branch.ends[0])
+        dims = [d for d, ids in enumerate(value or ()) if d and ids.any()]
+        channel = dims[0] if dims else end.answer.dim() - 1
+        answer, skip, slope = (
+            tensor.detach().movedim(channel, -1) for tensor in (end.answer, end.skip, gradient)
+        )
+        x = skip.flatten(0, -2)
+        x = torch.cat([x, x.new_ones(len(x), 1)], 1)
+        square = (x.T @ x).double()
+        square.diagonal().add_(DAMPING * square.diagonal().mean())
+        learnt = torch.linalg.solve(square, (x.T @ answer.flatten(0, -2)).double()).to(x)
+        rest = answer - (x @ learnt).reshape(answer.shape)
+        return float((rest * slope).flatten(1).sum(1, dtype=torch.float64).square().sum())
 
     def _take_gradient(self, reader: Reader, gradient: Tensor) -> None:
         sums = self.sums[reader.weight]
@@ -145,6 +175,15 @@ class Record:
             sums.gradients += flat.square().sum(2, dtype=torch.float64).cpu()
         else:
             sums.gradients += (flat @ flat.transpose(1, 2)).cpu()
+
+
+@dataclass(frozen=True, eq=False)
+class _End:
+    """What a branch answered, and what it was added to."""
+
+    branch: Branch
+    answer: Tensor
+    skip: Tensor
 
 
 class _Probe(ZeroedReference):
@@ -159,6 +198,7 @@ class _Probe(ZeroedReference):
         self.inside = {(use.node, use.weight): use for use in record.uses if use.node is use.x}
         self.results: list[tuple[Reader, Tensor]] = []
         self.answers: list[Any] = []
+        self.ends: list[_End] = []
         names = {name for d in record.derivatives.values() for name in d.tensors}
         aliases = record.structure.aliases
         self.watched: dict[str, Tensor] = {}
@@ -170,10 +210,14 @@ class _Probe(ZeroedReference):
 
     def run_node(self, n: fx.Node) -> Any:
         """As it is, with an eye on readers."""
+        if n in self.drop.nodes:
+            return None
         if n.op == "output":
             nodes = flat_outputs(self.record.structure.captured.module.graph)
             self.answers = [self.env.get(each) for each in nodes if isinstance(each, fx.Node)]
             return None
+        if n in self.record.ends:
+            self._keep_end(n, self.record.ends[n])
         layers = self.record.recurrences.get(n, [])
         if any((n, weight) in self.inside for layer in layers for weight, _ in layer.maps()):
             return self._run_steps(layers)
@@ -182,6 +226,13 @@ class _Probe(ZeroedReference):
             return super().run_node(n)
         self._take_inputs(reader, self.env[reader.x].detach())
         return self._kept(reader, super().run_node(n))
+
+    def _keep_end(self, join: fx.Node, branch: Branch) -> None:
+        end, skip = self.env[branch.ends[0]], self.env[branch.joins[join]]
+        kept = end if end.requires_grad else end.detach().requires_grad_()
+        written = join.target is aten.add_.Tensor and join.args[0] is branch.joins[join]
+        self.ends.append(_End(branch, kept, skip.detach().clone() if written else skip.detach()))
+        self.env[branch.ends[0]] = kept.clone()  # the sum may be written into it
 
     def _run_steps(self, layers: Sequence[Recurrence]) -> Any:
         """A fused recurrence step by step, so that each answer of its maps is seen."""

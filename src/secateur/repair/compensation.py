@@ -32,6 +32,7 @@ from secateur.repair.readers import (
 from secateur.repair.recurrences import Recurrence, recurrences, sequences, state_nodes
 from secateur.repair.streaming import Side, walk
 from secateur.repair.surroundings import own_norms, skip_of, statistics
+from secateur.structure.branches import Dropped
 from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size
 from secateur.structure.structure import Removal, Structure
 from secateur.surgery.tensors import named_tensors
@@ -112,8 +113,9 @@ def compensate(
     dense = Side(structure, {}, own, every)
     pruned = Side(structure, remove, own, every)
     solver = _Solver(
-        structure, structure.kept(remove), dense, pruned, seed, len(batches), cut, foreign
-    )
+        structure, structure.kept(remove), structure.dropped(remove), dense, pruned, seed,
+        len(batches), cut, foreign,
+    )  # fmt: skip
     solver.solve_shared(lambda: Side(structure, {}, own, batches))
     wanted, answers = walk(structure, [dense, pruned], solver.before)
     return Compensation(
@@ -123,11 +125,11 @@ def compensate(
 
 class _Solver:
     def __init__(
-        self, structure: Structure, kept: Mapping[tuple[str, int], np.ndarray], dense: Side,
-        pruned: Side, seed: int, batches: int, cut: Cut | None, foreign: bool,
+        self, structure: Structure, kept: Mapping[tuple[str, int], np.ndarray], drop: Dropped,
+        dense: Side, pruned: Side, seed: int, batches: int, cut: Cut | None, foreign: bool,
     ) -> None:  # fmt: skip
         self.foreign = foreign
-        self.structure, self.kept = structure, kept
+        self.structure, self.kept, self.drop = structure, kept, drop
         self.dense, self.pruned, self.batches, self.cut = dense, pruned, batches, cut
         self.readers = {reader.node: reader for reader in readers(structure)}
         self.recurrences = recurrences(structure)
@@ -143,10 +145,11 @@ class _Solver:
         hand the others is not known then. side: makes the dense network once more.
         """
         uses = [
-            some
+            [reader for reader in some if reader.node not in self.drop.nodes]
             for some in shared_readers(self.structure)
             if self.cut is None and (some[0].weight, some[0].dim) in self.kept
         ]
+        uses = [some for some in uses if some]
         if not uses:
             return
         by_node = {reader.node: (reader, len(some)) for some in uses for reader in some}
@@ -166,6 +169,8 @@ class _Solver:
 
     def before(self, node: fx.Node) -> None:
         """What is done before the pruned network runs a node."""
+        if node in self.drop.nodes:
+            return
         if node in self.readers:
             self._solve(self.readers[node])
         elif node in self.recurrences:
@@ -289,7 +294,8 @@ class _Solver:
             return answers
         try:
             skips = self._seen(self.dense, other), self._seen(self.pruned, other)
-            gaps = [a - b for a, b in zip(*skips, strict=True)]
+            left = other not in self.drop.nodes
+            gaps = [a - b if left else a for a, b in zip(*skips, strict=True)]
         except KeyError:  # the skip path runs later
             return answers
         if any(gap.shape != answer.shape for gap, answer in zip(gaps, answers, strict=True)):

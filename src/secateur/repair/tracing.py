@@ -8,7 +8,8 @@ gradients of its answers. The loss of removing units, with the layer solved anew
 with H of the inputs (per place) and G of the gradients (summed over the places of a sample): the
 expected rise of the Kullback-Leibler divergence where both are independent (Kronecker-factored
 Fisher information, Martens and Grosse 2015). Groups that no linear layer reads are judged by the
-squared derivative of the likelihood along their weights.
+squared derivative of the likelihood along their weights, whole branches by that along what they
+add to the skip path, about its mean.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from secateur.repair.collecting import FULL_GRADIENTS, Record, all_readers
 from secateur.repair.readers import Reader, columns, matrices
 from secateur.repair.recurrences import recurrences
 from secateur.repair.removal import Consumer, Trace, consumer, trace
+from secateur.structure.branches import Branch
 from secateur.structure.groups import Group
 from secateur.structure.inputs import ExampleInputs
 from secateur.structure.structure import Removal, Structure
@@ -47,7 +49,27 @@ def group_traces(
     seed: int = 0,
     memory: int = MEMORY,
 ) -> dict[str, Trace]:
-    """The order in which the units of each group leave, and the loss at every level.
+    """As ``traces``, of the groups alone."""
+    return traces(
+        model, structure, batches, removed=removed, classes=classes, weighted=weighted, seed=seed,
+        memory=memory,
+    )[0]  # fmt: skip
+
+
+def traces(
+    model: nn.Module,
+    structure: Structure,
+    batches: Sequence[ExampleInputs],
+    *,
+    removed: Removal | None = None,
+    classes: int | None = None,
+    weighted: bool = True,
+    seed: int = 0,
+    memory: int = MEMORY,
+    branches: Sequence[Branch] = (),
+) -> tuple[dict[str, Trace], dict[str, float]]:
+    """The order in which the units of each group leave, and the loss at every level; the loss of
+    each of the branches when it leaves whole.
 
     batches: calibration inputs without targets, of the part where the structure is of one; see
     ``fitting``. removed: units that left earlier: they leave
@@ -60,14 +82,17 @@ def group_traces(
     if not batches:
         raise InputError("the criterion 'obs' needs calibration inputs; give at least one batch")
     found: dict[str, Trace] = {}
+    whole: dict[str, float] = {}
     for some in _passes(structure, memory):
-        record = Record(model, structure, removed or {}, some, weighted)
+        again = () if whole else branches
+        record = Record(model, structure, removed or {}, some, weighted, again)
         generator = torch.Generator().manual_seed(seed)
         for batch in batches:
             record.run(batch, classes, generator, len(batches))
         for group in some:
             found[group.name] = _trace(record, group)
-    return {group.name: found[group.name] for group in structure.groups}
+        whole |= {name: 0.5 * s / max(record.samples, 1) for name, s in record.branches.items()}
+    return {group.name: found[group.name] for group in structure.groups}, whole
 
 
 def unit_losses(trace: Trace) -> Tensor:

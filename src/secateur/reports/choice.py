@@ -37,8 +37,8 @@ def _trials(trials: Sequence[Any], taken: Any) -> list[Markup]:
         name: object = trial.get("name", "")
         if number == taken:
             name = tag("b", None, f"{trial.get('name', '')}, taken")
-        rows.append([str(number + 1), name, _loss(trial.get("loss")),
-                     numbers.seconds(trial.get("seconds"))])  # fmt: skip
+        rows.append([str(number + 1), name, str(len(trial.get("branches") or [])),
+                     _loss(trial.get("loss")), numbers.seconds(trial.get("seconds"))])  # fmt: skip
     text = (
         "Each row is a set of widths that keeps the budget. Its layers were solved anew on one "
         "half of the calibration samples, and its answers compared with those of the dense model "
@@ -47,7 +47,7 @@ def _trials(trials: Sequence[Any], taken: Any) -> list[Markup]:
     return [
         tag("h3", None, "Trials"),
         tag("p", None, text),
-        _table("Trials of widths", ["Trial", "Widths from", "Loss", "Time"], rows),
+        _table("Trials of widths", ["Trial", "Widths from", "Branches gone", "Loss", "Time"], rows),
     ]
 
 

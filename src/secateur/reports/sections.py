@@ -99,6 +99,12 @@ def groups(metrics: Document) -> Markup:
         f"{cut} of {len(found)} groups were cut. The units of a group leave together, in every "
         "tensor that they touch."
     )
+    whole = [str(branch.get("name")) for branch in listing(metrics, "branches")]
+    if whole:
+        text += (
+            f" Whole branches left: {', '.join(n.partition(':')[2] for n in whole)}. The sums that "
+            "they ended in hand on the skip path, and the groups inside of them are gone."
+        )
     if any(not group.get("exact", True) for group in found):
         text += " In an adapted group a normalisation or softmax now runs over what survived."
     table = grid("Groups of units", ["Group", "Units", "Kept", "Kind"], rows)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+BRANCH = "branch:"  # of names of branches: one unit each, which may leave whole
 Role = Literal["out", "in", "affine", "stat"]
 
 

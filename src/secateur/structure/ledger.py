@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import fx
 
 from secateur.structure.axes import Ids
+from secateur.structure.branches import Dropped
 from secateur.structure.capture import Captured
 from secateur.structure.tracer import Tracer
 
@@ -78,35 +80,45 @@ class Ledger:
     """Terms of parameters, of bytes of all tensors, and of the work of operations."""
 
     counter: Counter
-    tensors: tuple[Term, ...]
-    sizes: tuple[Term, ...]
-    works: tuple[Term, ...]
+    tensors: Mapping[str, Term]
+    sizes: Mapping[str, Term]
+    works: tuple[tuple[fx.Node, Term], ...]
     batch: int
 
     @staticmethod
     def of(tracer: Tracer, captured: Captured) -> Ledger:
         """Terms of all parameters and of the operations of the eval graph."""
         terms = Terms()
-        tensors = tuple(
-            terms.add(1, value)
+        tensors = {
+            name: terms.add(1, value)
             for name, value in tracer.tensors.items()
             if name not in tracer.buffers
-        )
-        sizes = tuple(
-            terms.add(tracer.element_sizes[name], value) for name, value in tracer.tensors.items()
-        )
+        }
+        sizes = {
+            name: terms.add(tracer.element_sizes[name], value)
+            for name, value in tracer.tensors.items()
+        }
         works = tuple(
-            terms.add(work.constant, work.vectors)
+            (work.node, terms.add(work.constant, work.vectors))
             for work in tracer.works
             if work.node.graph is captured.module.graph
         )
         return Ledger(terms.counter(), tensors, sizes, works, captured.batch)
 
+    def without(self, drop: Dropped) -> Ledger:
+        """The terms that are left where whole branches leave."""
+        return replace(
+            self,
+            tensors={n: term for n, term in self.tensors.items() if n not in drop.tensors},
+            sizes={n: term for n, term in self.sizes.items() if n not in drop.tensors},
+            works=tuple((n, term) for n, term in self.works if n not in drop.nodes),
+        )
+
     def cost(self, gone: np.ndarray) -> Cost:
         """gone: bool [ids]."""
         counts = self.counter.counts(gone)
 
-        def total(terms: tuple[Term, ...]) -> int:
+        def total(terms: Iterable[Term]) -> int:
             result = 0
             for constant, numbers in terms:
                 value = int(constant)
@@ -115,5 +127,5 @@ class Ledger:
                 result += value
             return result
 
-        flops = round(2 * total(self.works) / self.batch)
-        return Cost(total(self.tensors), flops, total(self.sizes))
+        flops = round(2 * total(term for _, term in self.works) / self.batch)
+        return Cost(total(self.tensors.values()), flops, total(self.sizes.values()))

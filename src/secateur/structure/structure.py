@@ -15,10 +15,11 @@ import secateur.structure.rules  # noqa: F401  (registers the rules)
 from secateur.errors import CaptureError, PlanError
 from secateur.structure.axes import Sparse
 from secateur.structure.boundary import CLOSED, Boundary
+from secateur.structure.branches import NOTHING, Branch, Dropped, Flow, branches, dropped
 from secateur.structure.capture import Captured
 from secateur.structure.explaining import Trail, trail
 from secateur.structure.grouping import Grouping, group
-from secateur.structure.groups import Frozen, Group
+from secateur.structure.groups import BRANCH, Frozen, Group
 from secateur.structure.inputs import ExampleInputs
 from secateur.structure.ledger import Cost, Ledger
 from secateur.structure.parts import arguments_of, belongs, capture_part, part_of
@@ -64,11 +65,42 @@ class Structure:
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise PlanError(f"there is no group '{name}' among the {len(self.groups)}{hint}")
 
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """What is added to a skip path and can leave whole, each as one unit of its name."""
+        return self._branches
+
+    @cached_property
+    def _branches(self) -> tuple[Branch, ...]:
+        return branches(self._flows, self.tracer, self.groups)
+
+    @cached_property
+    def _flows(self) -> list[Flow]:
+        captures = [self.captured, self.captured_training]
+        return [Flow.of(captured.module.graph) for captured in captures if captured is not None]
+
+    def dropped(self, remove: Removal) -> Dropped:
+        """What leaves with the branches that a removal names. Errors: PlanError for others."""
+        names = frozenset(n for n, units in remove.items() if n.startswith(BRANCH) and len(units))
+        if names not in self._drops:
+            known = {branch.name: branch for branch in self.branches}
+            for name in sorted(names - known.keys()):
+                near = get_close_matches(name, known, 1)
+                hint = f"; did you mean '{near[0]}'?" if near else ""
+                raise PlanError(f"there is no '{name}' among the {len(known)} branches{hint}")
+            joins = {join: kept for name in names for join, kept in known[name].joins.items()}
+            self._drops[names] = dropped(self._flows, self.tracer, joins)
+        return self._drops[names]
+
+    @cached_property
+    def _drops(self) -> dict[frozenset[str], Dropped]:
+        return {frozenset(): NOTHING}
+
     def gone(self, remove: Removal) -> np.ndarray:
-        """bool [classes]: the classes of ids that leave with the given units."""
+        """bool [classes]: the classes of ids that leave with the given units of groups."""
         gone = np.zeros(int(self.solution.labels.max()) + 1, bool)
         for name, units in remove.items():
-            if len(units):
+            if len(units) and not name.startswith(BRANCH):
                 self.group(name)
                 closure = self.grouping.closures[name]
                 gone[_columns_of(closure, np.asarray(units, np.int64))] = True
@@ -96,11 +128,14 @@ class Structure:
 
     def cost(self, remove: Removal) -> Cost:
         """Parameters, FLOPs and bytes after a removal, from the structure alone."""
-        return self._ledger.cost(self.gone(remove)[self.solution.labels])
+        drop = self.dropped(remove)
+        if drop not in self._ledgers:
+            self._ledgers[drop] = self._ledgers[NOTHING].without(drop)
+        return self._ledgers[drop].cost(self.gone(remove)[self.solution.labels])
 
     @cached_property
-    def _ledger(self) -> Ledger:
-        return Ledger.of(self.tracer, self.captured)
+    def _ledgers(self) -> dict[Dropped, Ledger]:
+        return {NOTHING: Ledger.of(self.tracer, self.captured)}
 
     def explain(self, tensor: str, i: int, j: int, dim: int = 0) -> Trail:
         """Through which operations indices i and j of a dimension came to leave together."""

@@ -21,7 +21,9 @@ def embed(
 ) -> dict[str, torch.Tensor]:
     """Dense-shaped tensors by canonical name: the survivors in place, zero elsewhere."""
     kept = structure.kept(remove)
-    result = {}
+    like = next(iter(tensors.values()), torch.empty(0))
+    lost = structure.dropped(remove).tensors if tensors else ()
+    result = {name: like.new_zeros(structure.shapes[name]) for name in lost}
     for name, tensor in tensors.items():
         if name not in structure.shapes:
             continue

@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from secateur.errors import CaptureError, SurgeryError
 from secateur.structure.copying import copied
+from secateur.structure.groups import BRANCH
 from secateur.structure.inputs import ExampleInputs
 from secateur.structure.parts import belongs, part_of, without_prefix
 from secateur.structure.structure import Removal, Structure, fingerprint, with_train_graph
@@ -34,13 +35,21 @@ def graph_surgery(
     notes = list(structure.notes)
     if structure.captured_training is None:
         try:
-            structure = _with_equal_groups(structure, model, example_inputs)
+            both = _with_equal_groups(structure, model, example_inputs)
+            lacking = _lacking(both, remove)
+            if lacking:
+                notes.append(
+                    "in train mode the eval graph runs, without dropout and batch statistics, "
+                    f"because train mode has no '{lacking[0]}'"
+                )
+            else:
+                structure = both
         except CaptureError as error:
             notes.append(
                 "in train mode the eval graph runs, without dropout and batch statistics, "
                 f"because {error}"
             )
-    gone = structure.gone(remove)[structure.solution.labels]
+    gone, drop = structure.gone(remove)[structure.solution.labels], structure.dropped(remove)
     part = structure.part
     everything = sliced(model, structure, remove)
     tensors = without_prefix(everything, part)
@@ -50,7 +59,7 @@ def graph_surgery(
         captures.append(structure.captured_training)
     constants: dict[str, torch.Tensor] = {}
     for captured in captures:
-        rewritten = rewrite(structure, captured, gone, pure)
+        rewritten = rewrite(structure, captured, gone, pure, drop)
         _strip_prefix(rewritten.graph, part)
         constants.update(_own_constants(rewritten, captured.training))
         holder = captured.module.get_submodule(part)
@@ -93,6 +102,12 @@ def _with_equal_groups(
             "secateur.structure.structure.with_train_graph(...)"
         )
     return both
+
+
+def _lacking(structure: Structure, remove: Removal) -> list[str]:
+    """Branches that leave, and that the structure with the train graph does not have."""
+    known = {branch.name for branch in structure.branches}
+    return [name for name in remove if name.startswith(BRANCH) and name not in known]
 
 
 def _couplings(structure: Structure) -> str:

@@ -35,6 +35,11 @@ def module_surgery(
     pure: slice and mend sizes, and leave the implicit scale of attention to the new width.
     Errors: SurgeryError naming the line that held a size; use graph surgery then.
     """
+    if structure.dropped(remove).joins:
+        raise SurgeryError(
+            "whole branches leave, which the code of forward calls (pruning.branches: false keeps "
+            "them)"
+        )
     tensors = sliced(model, structure, remove)
     result = _copied_without_tensors(model, tensors)
     gone = structure.gone(remove)[structure.solution.labels]

@@ -82,6 +82,7 @@ class ZeroedReference(fx.Interpreter):
         super().__init__(structure.captured.module, garbage_collect_values=True)
         self.structure, self.wide = structure, wide
         self.gone = structure.gone(remove)[structure.solution.labels]
+        self.drop = structure.dropped(remove)
         self.rewritten = rewrite(structure, structure.captured, self.gone)
         self.adapted = {
             entry.node
@@ -125,8 +126,11 @@ class ZeroedReference(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         """Adapted nodes on survivors, all others as they are."""
         self.running = n
-        if n.target is torch.ops.aten._assert_tensor_metadata.default:
+        if n.target is torch.ops.aten._assert_tensor_metadata.default or n in self.drop.nodes:
             return None
+        if n in self.drop.joins:  # the branch answers zero
+            kept = self.env[self.drop.joins[n]]
+            return kept + torch.zeros_like(kept)
         if n in self.adapted:
             return self._on_survivors(n)
         result, value = super().run_node(n), self.structure.tracer.values.get(n)

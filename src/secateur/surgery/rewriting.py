@@ -12,8 +12,9 @@ import torch
 from torch import fx
 
 from secateur.errors import PlanError
+from secateur.structure.branches import NOTHING, Dropped
 from secateur.structure.capture import Captured, source_line
-from secateur.structure.constants import constant_nodes
+from secateur.structure.constants import constant_nodes, is_written
 from secateur.structure.structure import Structure
 from secateur.structure.tracer import Count
 from secateur.structure.values import Value
@@ -45,11 +46,16 @@ class Rewritten:
 
 
 def rewrite(
-    structure: Structure, captured: Captured, gone: np.ndarray, pure: bool = False
+    structure: Structure,
+    captured: Captured,
+    gone: np.ndarray,
+    pure: bool = False,
+    drop: Dropped = NOTHING,
 ) -> Rewritten:
     """Copy the captured graph with all literals as they are after the removal.
 
     gone: bool [ids]. pure: leave the implicit scale of attention to the new width.
+    drop: whole branches that leave.
     Errors: PlanError when a mean, a maximum or another statistic is left with nothing.
     """
     source = captured.module.graph
@@ -72,8 +78,34 @@ def rewrite(
                 new = nodes[node]
                 new.kwargs = {**new.kwargs, "scale": 1.0 / float(len(width)) ** 0.5}
     _slice_constants(structure, source, graph, nodes, gone, constants)
+    _drop(source, graph, nodes, drop)
     graph.lint()
-    return Rewritten(graph, nodes, constants)
+    read = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
+    return Rewritten(graph, nodes, {n: value for n, value in constants.items() if n in read})
+
+
+def _drop(source: fx.Graph, graph: fx.Graph, nodes: dict[fx.Node, fx.Node], drop: Dropped) -> None:
+    """Sums hand on what is left of them; what ran for a branch alone leaves."""
+    for join in [node for node in source.nodes if node in drop.joins and node in nodes]:
+        new, instead = nodes[join], nodes[drop.joins[join]]
+        if is_written(join):  # into the sum, and not into what it was made of
+            with graph.inserting_before(new):
+                instead = graph.call_function(aten.clone.default, (instead,))
+        new.replace_all_uses_with(instead)
+        graph.erase_node(new)
+        nodes[join] = instead  # which the next sum may hand on
+    for join in drop.joins:
+        nodes.pop(join, None)
+    lost = {nodes.pop(node) for node in drop.nodes if node in nodes}
+    while True:  # assertions about what left, and selections of its survivors
+        left = [n for n in graph.nodes if n not in lost and n.op != "output"
+                and any(operand in lost for operand in n.all_input_nodes)]  # fmt: skip
+        if not left:
+            break
+        lost.update(left)
+    for node in reversed(list(graph.nodes)):
+        if node in lost or (node.op == "get_attr" and not node.users and drop.joins):
+            graph.erase_node(node)
 
 
 def _refuse_empty_statistics(structure: Structure, source: fx.Graph, gone: np.ndarray) -> None:

@@ -59,11 +59,13 @@ def sliced(
     model: nn.Module, structure: Structure, remove: Removal
 ) -> dict[str, torch.Tensor | nn.Parameter]:
     """New tensors by name after the removal; tied names hold the same new tensor."""
-    kept = structure.kept(remove)
+    kept, drop = structure.kept(remove), structure.dropped(remove)
     made: dict[str, torch.Tensor | nn.Parameter] = {}
     result: dict[str, torch.Tensor | nn.Parameter] = {}
     for name, tensor in named_tensors(model).items():
         canonical = structure.aliases.get(name, name)
+        if canonical in drop.tensors:
+            continue
         if canonical not in made:
             made[canonical] = _slice(tensor, canonical, structure, kept)
         result[name] = made[canonical]
