@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from warm_commands import Warm
 
 COMMAND = [Path(sys.executable).with_name("secateur")]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "NO_COLOR": "1"}
@@ -45,8 +49,20 @@ def write_recipe(folder: Path, name: str = "recipe.yaml", **changes: Any) -> Pat
     return path
 
 
+@cache
+def _warm() -> Warm:
+    warm = Warm()
+    atexit.register(warm.close)
+    return warm
+
+
 def secateur(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    """``secateur WORDS`` in a folder."""
+    """``secateur WORDS`` in a folder, in a process that has torch already."""
+    return _warm().run(folder, list(map(str, words)), ENVIRONMENT, 300)
+
+
+def cold(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """The installed script, as people call it."""
     return subprocess.run(
         [*COMMAND, *map(str, words)],
         cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300,

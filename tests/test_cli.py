@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from command_cases import secateur, write_recipe
+from command_cases import cold, secateur, write_recipe
 
 COMMANDS = ("apply", "eval", "export", "inspect", "report", "resume", "run", "runs")
 
@@ -39,7 +39,7 @@ def place(tmp_path_factory) -> Path:
         latency={"runtime": "eager", "seconds": 0.05},
         export=["safetensors"],
     )
-    done = secateur(folder, "run", "recipe.yaml", "--output", "run")
+    done = cold(folder, "run", "recipe.yaml", "--output", "run")
     assert done.returncode == 0, done.stderr
     (folder / "stdout").write_text(done.stdout, encoding="utf-8")
     (folder / "stderr").write_text(done.stderr, encoding="utf-8")
@@ -173,7 +173,7 @@ def test_a_model_without_a_recipe(place):
 @pytest.mark.parametrize("width", [80, 120])
 def test_help(place, width, monkeypatch):
     monkeypatch.setitem(secateur.__globals__["ENVIRONMENT"], "COLUMNS", str(width))
-    listed = secateur(place, "--help")
+    listed = cold(place, "--help")
     assert listed.returncode == 0
     for command in COMMANDS:
         assert command in listed.stdout

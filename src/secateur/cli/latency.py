@@ -82,14 +82,14 @@ def describe(found: Any, name: str) -> dict[str, Any]:
     """A measured latency as a JSON document."""
     predictor = found.predictor
     table = predictor.table
-    seconds = found.seconds({})
+    seconds, added = found.seconds({}), predictor.predicted({})
     layers = [
         {
             "name": node,
             "kind": layer.kind,
             "sizes": list(layer.sizes),
             "seconds": predictor.scale * table.time(layer, layer),
-            "share": predictor.scale * table.time(layer, layer) / seconds,
+            "share": predictor.scale * table.time(layer, layer) / added,
             "spread": table.spread.get(layer),
         }
         for node, layer in zip(predictor.layers.names, predictor.dense, strict=True)

@@ -78,7 +78,7 @@ def allocate(
         if len(units) < len(judged.scores):
             yield Table("knapsack with whole branches", judged.scores, judged.request)
             yield Table("with more whole branches", _cheaper(judged.scores), judged.request)
-        half = _half_way(costs, judged.request)
+        half = _half_way(costs, judged.request) if measure.known else None  # nothing is in reach
         if half is None or pruning.criterion != "obs":
             return
         remove = POLICIES.get("knapsack")(judged.scores, costs, half)

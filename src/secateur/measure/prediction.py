@@ -44,6 +44,10 @@ class Predictor:
         """Predicted for one run of the model after a removal; of the dense model as measured."""
         if self.measured is not None and not any(len(units) for units in remove.values()):
             return self.measured
+        return self.predicted(remove)
+
+    def predicted(self, remove: Removal) -> float:
+        """As ``seconds``, of the dense model too: what its layers and all else add up to."""
         sums, traffic = self.features(remove)
         return self.call + self.scale * sums + self.rate * traffic
 
