@@ -3,7 +3,8 @@
 Small nets on Fashion-MNIST, without training afterwards, 1,024 calibration images. Secateur is
 asked for a share of the dense latency in ONNX Runtime (batch 16, one thread, processor time), and
 its export is timed again beside the dense one in three launches. The same pipeline is then asked
-for FLOPs: for as many as give the same measured latency, found by trying. Test accuracy of both.
+for FLOPs: for as many as give the same measured latency (within 2 % above, found by trying; trials of
+widths move it, so up to four runs are made). Test accuracy of both.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from secateur.surgery.storing import read_tensors
 NETS = ("resnet20", "vgg", "mobilenetv2", "densenet", "vit")
 SHARES = (0.6, 0.4)
 BATCH, REFINE = 16, 8
+RUNS, SAME = 4, 0.02
 SETTING = Setting("onnxruntime")
 
 
@@ -84,8 +86,20 @@ def measure(net: str, share: float, seed: int, quick: bool) -> Row:
             )
 
         tuned(choose, ratio, min(1.0, found * 1.02))
-        other = compressed({"flops": shares["left"]}, Path(place) / "flops")
-        beside = measured(other)
+        runs = []
+        left = shares["left"]
+        for number in range(RUNS):
+            other = compressed({"flops": left}, Path(place) / f"flops{number}")
+            runs.append((measured(other), other))
+            if abs(runs[-1][0] / found - 1) <= SAME:
+                break
+            left = min(0.99, left * found / runs[-1][0])
+        near = [run for run in runs if run[0] <= found * (1 + SAME)] or runs
+        beside, other = (
+            max(near, key=lambda run: run[0])
+            if near is not runs
+            else min(runs, key=lambda run: run[0])
+        )
     return {
         "latency": found, "accuracy": 100 * fashion_mnist.accuracy(own, test),
         "flops_latency": beside, "flops_accuracy": 100 * fashion_mnist.accuracy(other, test),

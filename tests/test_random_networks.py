@@ -32,9 +32,10 @@ from torch.nn.utils import parametrize
 import secateur as sc
 from oracle import call, leaves, randomise, removed_slices, zeroed
 from random_networks import Network, Surviving, networks, set_survivors
+from secateur.planning import describe
 from secateur.surgery.graph_model import GraphModel
 
-CHUNKS, CHUNK = 10, 20
+CHUNKS, CHUNK = 10, 14
 FUZZ_CHUNKS, FUZZ_CHUNK = 50, 100
 TOLERANCE = 1e-6  # float64, relative to what pruning changes in an output
 OF_OUTPUT = 1e-10  # for an output that changes by next to nothing
@@ -170,10 +171,26 @@ def check(network: Network, seed: int) -> None:
     inputs, longer = network.example(2), network.example(3)
     method = "graph" if seed % 2 == 1 else "auto"
     pruned = prune(model, inputs, longer, seed, method, network.exact_only)
+    if seed % 6 == 3:
+        drop_branches(model, inputs, longer, seed)
     if pruned is not None and seed % 6 == 0:
         # the statistics of a graph are no modules that the oracle could find
         exact_only = network.exact_only or isinstance(pruned, GraphModel)
         prune(pruned, inputs, longer, seed + 1, "auto", exact_only)
+
+
+def drop_branches(model: nn.Module, inputs: Any, longer: Any, seed: int) -> None:
+    """Some of the branches leave whole: as if they answered zero, and at any batch."""
+    structure = sc.trace(model, inputs)
+    generator = np.random.default_rng(seed)
+    names = [branch.name for branch in structure.branches if generator.random() < 0.7]
+    if not names:
+        return
+    plan = describe(structure, {name: (0,) for name in names})
+    pruned = sc.apply(model, plan, inputs, structure=structure)
+    assert sc.verify(model, pruned, plan, inputs, structure).ok
+    assert structure.cost(plan.remove).params == sum(p.numel() for p in pruned.parameters())
+    assert all(x.isfinite().all() for x in outputs_of(pruned, longer))
 
 
 def run(number: int, count: int, pieces: int, function: Callable[[Network, int], None]) -> None:
