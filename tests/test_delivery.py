@@ -278,6 +278,8 @@ def test_a_model_that_gains_no_speed_is_not_kept(faster, tmp_path, monkeypatch):
     if not faster:
         assert torch.equal(result.model(x), model(x))
         assert "a model that is faster" in result.metrics["missed"][0]
+        assert "advice.json" in result.metrics["notes"][-1]
+        assert len(json.loads((place / "advice.json").read_text())["ways"]) == 10
         assert not result.plan.remove
 
 

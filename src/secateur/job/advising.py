@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 from torch.utils.data import Subset
 
+from secateur.config import Recipe
 from secateur.errors import InputError, SecateurError
 from secateur.exporters import suffix_of
 from secateur.job import folders
@@ -29,6 +30,7 @@ from secateur.measure.latency import time_pair
 from secateur.measure.timing import clock_of
 from secateur.metrics import evaluate, get_metric
 from secateur.predicting import sized
+from secateur.protocols import Subject
 from secateur.quantities import parse_quantity
 from secateur.runtimes import load
 from secateur.runtimes._engine import Engine
@@ -75,9 +77,24 @@ def advise(folder: Path, listener: Listener, samples: int = SAMPLES) -> dict[str
     """
     recipe, subject, pruned = opened_run(folder, False)
     dense = with_dense_weights(subject.build(), folder)
+    document = ways_to_deploy(recipe, subject, dense, pruned, listener, samples)
+    folders.write_json(folder / "advice.json", document)
+    return document
+
+
+def ways_to_deploy(
+    recipe: Recipe,
+    subject: Subject,
+    dense: nn.Module,
+    pruned: nn.Module,
+    listener: Listener,
+    samples: int = SAMPLES,
+    most: float | None = None,
+) -> dict[str, Any]:
+    """What ``advise`` returns, of models that are at hand. most: seconds for timing each way."""
     section = recipe.latency
     batch, threads = (section.batch, section.threads) if section else (1, 1)
-    seconds = section.seconds if section else 4.0
+    seconds = min(section.seconds if section else 4.0, most or float("inf"))
     inputs = sized(subject.example_inputs, batch)
     rows: list[Candidate] = []
     listener.begin("advise", 2 * len(WAYS))
@@ -113,9 +130,7 @@ def advise(folder: Path, listener: Listener, samples: int = SAMPLES) -> dict[str
                     )
                 )  # fmt: skip
     listener.end("advise", f"{len(rows)} ways measured")
-    document = _document(rows, recipe)
-    folders.write_json(folder / "advice.json", document)
-    return document
+    return _document(rows, recipe)
 
 
 def _document(rows: list[Candidate], recipe: Any) -> dict[str, Any]:
@@ -146,6 +161,7 @@ def _document(rows: list[Candidate], recipe: Any) -> dict[str, Any]:
             for row in rows
         ],
         "advice": {"model": best.model, "runtime": best.runtime, "precision": best.precision},
+        "speedup": list(best.speedup),
         "sentence": _sentence(best, drop(best), recipe.metric),
     }
 

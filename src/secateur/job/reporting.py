@@ -14,7 +14,7 @@ from secateur.job import folders
 from secateur.job.exporting import exported
 from secateur.job.listening import plain
 from secateur.job.measuring import measured, paired_latency
-from secateur.job.slower import KEPT, keep_dense, missed_latency, not_faster
+from secateur.job.slower import KEPT, alternative, keep_dense, missed_latency, not_faster
 from secateur.job.work import Work
 from secateur.metrics import evaluate, get_metric
 from secateur.planning import PruningPlan
@@ -79,7 +79,7 @@ def write_results(work: Work) -> dict[str, Any]:
     if not_faster(work.recipe, latency["speedup"]):
         keep_dense(work, pruned)
         document["kept"] = "dense"
-        document["notes"].append(KEPT)
+        document["notes"] += [KEPT, alternative(work, pruned)]
     document["missed"] = _missed(work, document)
     document["reached"] = not document["missed"]
     if work.journal.done("measure") is None:

@@ -8,6 +8,8 @@ from typing import Any
 from torch import nn
 
 from secateur.config import Recipe
+from secateur.job import folders
+from secateur.job.advising import ways_to_deploy
 from secateur.job.work import Work
 from secateur.planning import describe
 from secateur.quantities import format_seconds, parse_quantity
@@ -15,6 +17,7 @@ from secateur.surgery.applying import apply
 from secateur.surgery.storing import save
 
 OVERHEAD = 5e-5  # seconds: below, a call costs about as much as what it computes
+SAMPLES, SECONDS = 500, 1.0  # to see what an alternative costs, and to time it
 KEPT = (
     "the pruned model is not faster, so model/ and exports/ hold the dense one; the pruned model "
     "is in slower/"
@@ -39,6 +42,17 @@ def keep_dense(work: Work, pruned: nn.Module) -> None:
     if (exports / "model").is_dir():  # of the exporter safetensors
         shutil.move(exports / "model", place / "model")
         shutil.copytree(work.folder / "model", exports / "model")
+
+
+def alternative(work: Work, pruned: nn.Module) -> str:
+    """The fastest way to deploy that was found instead, in words; all are in ``advice.json``."""
+    document = ways_to_deploy(
+        work.recipe, work.subject, work.dense, pruned, work.listener, SAMPLES, SECONDS
+    )
+    folders.write_json(work.folder / "advice.json", document)
+    if document["speedup"][1] <= 1:
+        return "no faster way to deploy was found on this machine; see advice.json"
+    return f"the best alternative found: {document['sentence']} advice.json has all that were tried"
 
 
 def missed_latency(recipe: Recipe, document: dict[str, Any]) -> list[str]:
