@@ -3,8 +3,8 @@
 Small nets on Fashion-MNIST, without training afterwards, 1,024 calibration images. Secateur is
 asked for a share of the dense latency in ONNX Runtime (batch 16, one thread, processor time), and
 its export is timed again beside the dense one in three launches. The same pipeline is then asked
-for FLOPs: for as many as give the same measured latency (within 2 % above, found by trying; trials of
-widths move it, so up to four runs are made). Test accuracy of both.
+for FLOPs: for as many as give the same measured latency (within 2 % above, found by trying; trials
+of widths move it, so up to four runs are made). Test accuracy of both.
 """
 
 from __future__ import annotations
@@ -94,17 +94,17 @@ def measure(net: str, share: float, seed: int, quick: bool) -> Row:
             if abs(runs[-1][0] / found - 1) <= SAME:
                 break
             left = min(0.99, left * found / runs[-1][0])
-        near = [run for run in runs if run[0] <= found * (1 + SAME)] or runs
-        beside, other = (
-            max(near, key=lambda run: run[0])
-            if near is not runs
-            else min(runs, key=lambda run: run[0])
-        )
+        near = [one for one in runs if one[0] <= found * (1 + SAME)]
+        beside, other = max(near, key=_first) if near else min(runs, key=_first)
     return {
         "latency": found, "accuracy": 100 * fashion_mnist.accuracy(own, test),
         "flops_latency": beside, "flops_accuracy": 100 * fashion_mnist.accuracy(other, test),
         "dense_accuracy": 100 * fashion_mnist.accuracy(dense, test),
     }  # fmt: skip
+
+
+def _first(pair: tuple[float, Any]) -> float:
+    return pair[0]
 
 
 def _solver(folder: Path, dense: nn.Module, inputs: Any) -> Solver:

@@ -112,6 +112,15 @@ class PruningSection(Section):
         return self.model_copy(update=chosen)
 
 
+class SearchSection(Section):
+    """How widths are searched by trials on the compensated model, in place of ``refine``."""
+
+    algorithm: str = "auto"
+    trials: int = Field(default=50, ge=1)
+    minutes: float = Field(default=60.0, gt=0)
+    seeded: bool = True
+
+
 class AugmentationSection(Section):
     """All off by default."""
 
@@ -180,6 +189,7 @@ class Recipe(Section):
     metric: str = "accuracy"
     part: str = ""
     pruning: PruningSection = PruningSection()
+    search: SearchSection | None = None
     train_dense: TrainingSection | None = None
     between: TrainingSection | None = None
     finetune: TrainingSection | None = None

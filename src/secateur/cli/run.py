@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +9,7 @@ import typer
 import yaml
 
 from secateur.cli import command
-from secateur.cli._talking import finish, talking
+from secateur.cli._starting import read, start
 from secateur.errors import InputError
 
 
@@ -33,10 +31,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, no progress.")] = False,
 ) -> None:
     """Prune a model to a target: choose, remove, verify, repair, measure, export, report."""
-    from secateur.config import read_recipe
-    from secateur.job.checking import check_recipe
-
-    document = _document(recipe)
+    document = read(recipe)
     if data is not None:
         section = document.get("data")
         document["data"] = {**(section if isinstance(section, dict) else {}), "source": data}
@@ -56,23 +51,7 @@ def run(
             _set(document, name, yaml.safe_load(value))
         except yaml.YAMLError as error:
             raise InputError(f"--set {name}: {value} is not YAML") from error
-    checked = read_recipe(document, recipe)
-    if not checked.target.model_dump(exclude_none=True):
-        raise InputError("there is no target; give --target flops=0.5x, or 'target' in the recipe")
-    check_recipe(checked)
-    with talking(as_json) as talk:
-        from secateur.job import story
-
-        metrics = story.run(checked, talk, shlex.join(["secateur", *sys.argv[1:]]))
-    finish(metrics, as_json, talk.run)
-
-
-def _document(recipe: str) -> dict[str, Any]:
-    from secateur.config import load_document
-
-    if recipe.endswith((".yaml", ".yml")) or (Path(recipe).is_file() and ":" not in recipe):
-        return load_document(recipe)
-    return {"model": recipe, "folder": str(Path.cwd())}
+    start(document, recipe, as_json)
 
 
 def _pair(entry: str, option: str, example: str) -> tuple[str, str, str]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from secateur.choosing import Judged
 from secateur.job.calibrating import is_foreign
+from secateur.job.searching import searched
 from secateur.job.timing import Measured, share_of, tuned
 from secateur.job.work import Work
 from secateur.planning import StructureLike
@@ -63,7 +64,9 @@ def allocate(
     pruning = work.recipe.pruning
     costs = work.costs
     judged, tune = _tuning(work, step, judged)
+    section = work.recipe.search
     trials = pruning.refine if pruning.scope == "knapsack" and pruning.compensate else 0
+    trials = trials if section is None else max(2, section.trials)
     if trials < 2 or len(calibration) < 2:
         return Widths(tune(Table("", judged.scores, judged.request), str(pruning.scope)))
     limits = judged.request.budgets
@@ -90,17 +93,18 @@ def allocate(
         request = replace(on.request, budgets=limits, grains=judged.request.grains)
         yield Table("knapsack in two rounds", on.scores, request)
 
-    found = refine(
-        tables(),
-        costs,
-        measure,
-        trials=trials,
-        seconds=60 * pruning.refine_minutes,
-        seed=work.recipe.seed + step,
-        tell=lambda number, trial: work.listener.tick(
-            stage, number, f"loss {trial.loss:.4g} ({trial.name})"
-        ),
-    )
+    def tell(number: int, trial: Trial) -> None:
+        work.listener.tick(stage, number, f"loss {trial.loss:.4g} ({trial.name})")
+
+    seed = work.recipe.seed + step
+    if section is not None:
+        table = Table(section.algorithm, judged.scores, judged.request)
+        found = searched(table, costs, measure, section, seed=seed, tell=tell)
+    else:
+        found = refine(
+            tables(), costs, measure,
+            trials=trials, seconds=60 * pruning.refine_minutes, seed=seed, tell=tell,
+        )  # fmt: skip
     work.listener.end(
         stage, f"best of {len(found.trials)}: loss {found.best.loss:.4g} ({found.best.name})"
     )

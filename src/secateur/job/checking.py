@@ -12,12 +12,21 @@ from secateur.exporters import EXPORTERS
 from secateur.metrics import METRICS
 from secateur.registry import Registry, unknown
 from secateur.runtimes import RUNTIMES, check_threads
+from secateur.searching import ALGORITHMS
 
 
 def check_recipe(recipe: Recipe) -> None:
     """Errors: InputError for what would otherwise fail after hours of training."""
     _refuse_unknown(CRITERIA, [recipe.pruning.criterion])
     _refuse_unknown(EXPORTERS, recipe.export)
+    if recipe.search is not None:
+        _refuse_unknown(ALGORITHMS, [recipe.search.algorithm])
+        if recipe.pruning.scope != "knapsack" or not recipe.pruning.compensate:
+            raise InputError(
+                "'search' tries widths on the compensated model, and this recipe has scope "
+                f"{recipe.pruning.scope!r} and compensate {recipe.pruning.compensate}; give data, "
+                "and leave the two open"
+            )
     if recipe.latency is not None:
         _refuse_unknown(RUNTIMES, [recipe.latency.runtime])
         check_threads(recipe.latency.threads)

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import linalg
 
+ROUNDING = 1e-12  # of the energy: solving anew says no more
 DAMPING = 1e-3  # of the mean of the diagonal of H
 REFRESHES = 8  # how often a trace solves from scratch: downdates of an ill-conditioned H drift
 
@@ -37,10 +39,15 @@ class Consumer:
     hessian: np.ndarray
     columns: np.ndarray
 
-    @property
+    @cached_property
+    def read(self) -> np.ndarray:
+        """W H: float64 [outputs, inputs]."""
+        return self.weight @ self.hessian
+
+    @cached_property
     def energy(self) -> float:
         """tr(W H W^T): the cost of removing every input."""
-        return float(np.vdot(self.weight @ self.hessian, self.weight))
+        return float(np.vdot(self.read, self.weight))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,17 +86,20 @@ def inverted(matrix: np.ndarray) -> np.ndarray:
     Where it is singular to working precision, the diagonal is raised by powers of ten until it
     is not.
     """
+    if not len(matrix):
+        return np.zeros((0, 0))
+    factorise, invert = linalg.get_lapack_funcs(("potrf", "potri"), dtype=np.float64)
     raised = 0.0
-    scale = float(np.abs(np.diagonal(matrix)).mean()) if len(matrix) else 1.0
-    scale = scale or 1.0
+    scale = float(np.abs(np.diagonal(matrix)).mean()) or 1.0
     while True:
-        try:
-            factor = linalg.cholesky(matrix + raised * np.eye(len(matrix)), lower=True)
-        except linalg.LinAlgError:
+        raw = np.array(matrix, np.float64, order="F")
+        raw[np.diag_indices_from(raw)] += raised
+        factor, failed = factorise(raw, lower=1, clean=1, overwrite_a=1)
+        if failed:
             raised = max(10 * raised, 1e-12 * scale)
             continue
-        half = linalg.solve_triangular(factor, np.eye(len(matrix)), lower=True)
-        return half.T @ half
+        half, _ = invert(factor, lower=1, overwrite_c=1)
+        return half + np.tril(half, -1).T
 
 
 def removal_error(weight: np.ndarray, inverse: np.ndarray, columns: np.ndarray) -> float:
@@ -139,6 +149,7 @@ def trace(
     alive = np.setdiff1d(np.arange(units), first)
     states = [_State.of(c, alive) for c in consumers]
     lost = float(sum(state.error for state in states))
+    rounding = ROUNDING * sum(c.energy for c in consumers)
     refresh = max(1, units // REFRESHES)
     order: list[int] = first.tolist()
     errors = [0.0] * (len(first) + 1)
@@ -159,7 +170,7 @@ def trace(
         if len(alive) and (since >= refresh or not all(state.sound for state in states)):
             states = [_State.of(c, alive) for c in consumers]
             solved = float(sum(s.error for s in states)) - lost
-            errors[-1] = max(solved + paid, before)
+            errors[-1] = solved + paid if solved + paid > before + rounding else before
             since = 0
     return Trace(np.array(order, np.int64), np.maximum.accumulate(errors))
 
@@ -185,7 +196,7 @@ class _State:
         stays[full.columns[alive]] = True
         kept = np.flatnonzero(stays)
         inverse = inverted(full.hessian[np.ix_(kept, kept)])
-        read = full.weight @ full.hessian[:, kept]
+        read = full.read[:, kept]
         weight = read @ inverse
         place = np.cumsum(stays) - 1
         error = full.energy - float(np.vdot(weight, read))

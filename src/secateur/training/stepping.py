@@ -22,6 +22,8 @@ from secateur.training.optimizers import make_optimizer
 from secateur.training.randomness import undisturbed
 from secateur.training.settings import FinetuneSettings
 
+LEAST = (1, 3)  # updates that do not count, and that do, where each takes long
+
 
 @dataclass(frozen=True, eq=False)
 class Stepper:
@@ -101,11 +103,13 @@ def time_step(
     loss: Loss | None = None,
     repeats: int = 10,
     warmup: int = 3,
+    most: float = 8.0,
 ) -> float:
     """Median seconds of one update on ``batch`` (inputs, targets), on the model's device.
 
     A copy is trained; the model and the global random generators stay as they are.
-    repeats, warmup: updates that count, and updates before them that do not.
+    repeats, warmup: updates that count, and updates before them that do not. most: seconds after
+    which a slow one is believed: one update before it and three that count are always made.
     Errors: InputError for a model without parameters, or fewer than one repeat.
     """
     if repeats < 1 or warmup < 0:
@@ -119,15 +123,18 @@ def time_step(
         copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     stepper = make_stepper(copy, settings, loss)
     inputs, targets = move(batch[0], stepper.device), move(batch[1], stepper.device)
-    seconds = []
+    seconds: list[float] = []
     with undisturbed(stepper.device):
-        for _ in range(warmup + repeats):
+        while len(seconds) < warmup + repeats:
             synchronize(stepper.device)
             began = time.perf_counter()
             update(stepper, compute_loss(stepper, inputs, targets))
             synchronize(stepper.device)
             seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[warmup:])
+            if sum(seconds) > most and len(seconds) >= LEAST[0] + LEAST[1]:
+                break
+    woken = warmup if len(seconds) == warmup + repeats else min(warmup, LEAST[0])
+    return statistics.median(seconds[woken:])
 
 
 def _precision(wanted: str, model: nn.Module, device: torch.device) -> torch.dtype | None:

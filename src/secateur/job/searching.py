@@ -1,0 +1,165 @@
+"""Widths as points of a search: levels of groups, whole branches, under the run's budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+from torch import Tensor
+
+from secateur.config import SearchSection
+from secateur.errors import BudgetError
+from secateur.planning import StructureLike
+from secateur.policies import POLICIES, Request
+from secateur.policies._descent import Search
+from secateur.policies._ladder import Ladder, ladders
+from secateur.refining import Refinement, Table, Trial, Units
+from secateur.searching import ALGORITHMS, Discrete, Point, Problem, Space
+from secateur.searching._running import Evaluation, run_search
+
+SHARES = 64  # steps in which a point that costs too much is moved towards the least widths
+
+
+@dataclass(frozen=True, eq=False)
+class Widths:
+    """The rungs that groups and branches may stand on, and what they leave.
+
+    places: of the ladders that a point speaks of; those whose way down lowers what is budgeted.
+    """
+
+    table: Table
+    costs: StructureLike
+    search: Search
+    ladders: tuple[Ladder, ...]
+    places: tuple[int, ...]
+
+    @staticmethod
+    def of(table: Table, costs: StructureLike) -> Widths:
+        """Errors: InputError, as the policies."""
+        found = ladders(table.scores, costs, table.request)
+        search = Search(costs, table.request, found)
+        return Widths(table, costs, search, tuple(found), tuple(search.useful()))
+
+    def space(self) -> Space:
+        """A parameter for each ladder: the number of a rung, 0 where nothing more leaves."""
+        chosen = (self.ladders[place] for place in self.places)
+        return Space(tuple(Discrete(x.group.name, tuple(range(len(x.counts)))) for x in chosen))
+
+    def rungs(self, point: Point) -> list[int]:
+        """Of all ladders."""
+        rungs = [0] * len(self.ladders)
+        for place, rung in zip(self.places, point, strict=True):
+            rungs[place] = rung
+        return rungs
+
+    def removal(self, point: Point) -> Units:
+        """What leaves."""
+        return self.search.removal(self.rungs(point))
+
+    def point(self, remove: Mapping[str, tuple[int, ...]]) -> Point:
+        """The nearest rungs, none of them less removed where there is one."""
+        found = []
+        for place in self.places:
+            ladder = self.ladders[place]
+            gone = len(remove.get(ladder.group.name, ()))
+            last = len(ladder.counts) - 1
+            found.append(min(int(np.searchsorted(ladder.counts, gone)), last))
+        return tuple(found)
+
+    def losses(self) -> dict[str, list[float]]:
+        """Of every rung, as the scores say."""
+        result = {}
+        for place in self.places:
+            ladder = self.ladders[place]
+            sums = np.concatenate([[0.0], np.cumsum(np.maximum(ladder.scores, 0))])
+            result[ladder.group.name] = sums[list(ladder.counts)].tolist()
+        return result
+
+    def repair(self, point: Point) -> Point | None:
+        """Towards the least widths as far as the budgets ask for, then back as far as they allow,
+        the dearest rungs first; None where even the least widths cost too much."""
+        last = [len(self.ladders[place].counts) - 1 for place in self.places]
+
+        def moved(step: int) -> list[int]:
+            pairs = zip(point, last, strict=True)
+            return self.rungs(tuple(at + -(-(end - at) * step // SHARES) for at, end in pairs))
+
+        if not self.search.holds(moved(SHARES)):
+            return None
+        low, high = -1, SHARES
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.search.holds(moved(middle)) else (middle, high)
+        at = {place: self._rises(self.ladders[place]) for place in self.places}
+        rungs = self.search.refilled(moved(high), at, True)
+        return tuple(rungs[place] for place in self.places)
+
+    def _rises(self, ladder: Ladder) -> np.ndarray:
+        """float64 [units]: for each unit the loss per unit of the rung that takes it."""
+        sums = np.concatenate([[0.0], np.cumsum(np.maximum(ladder.scores, 0))])
+        rises = np.zeros(ladder.group.size)
+        for before, after in pairwise(ladder.counts):
+            rises[before:after] = (sums[after] - sums[before]) / (after - before)
+        return np.maximum.accumulate(rises)
+
+    def solve(self, weights: Mapping[str, float]) -> Point | None:
+        """The knapsack's answer where the losses of groups are weighted."""
+        scores = {n: score * weights.get(n, 1.0) for n, score in self.table.scores.items()}
+        try:
+            return self.point(POLICIES.get("knapsack")(scores, self.costs, self.table.request))
+        except BudgetError:
+            return None
+
+
+def searched(
+    table: Table,
+    costs: StructureLike,
+    measure: Callable[[Units], tuple[Tensor, float]],
+    section: SearchSection,
+    *,
+    seed: int,
+    tell: Callable[[int, Trial], None],
+) -> Refinement:
+    """The best widths that the algorithm of a recipe finds; every trial keeps the budgets.
+
+    measure: the losses of a choice, one for each held-out sample, and the seconds that it took.
+    With ``seeded`` the first trials are the knapsack's answer and the same share everywhere.
+    Errors: BudgetError and InputError.
+    """
+    widths = Widths.of(table, costs)
+    names: dict[Point, str] = {}
+    knapsack = POLICIES.get("knapsack")(table.scores, costs, table.request)  # or BudgetError
+    for name, remove in (("knapsack", knapsack), ("uniform", _uniform(table, costs))):
+        point = None if remove is None else widths.repair(widths.point(remove))
+        if point is not None and section.seeded:
+            names.setdefault(point, name)
+    problem = Problem(widths.space(), widths.repair, tuple(names), widths.losses(), widths.solve)
+    trials: list[Trial] = []
+
+    def evaluate(point: Point) -> float:
+        remove = widths.removal(point)
+        losses, seconds = measure(remove)
+        name = names.get(point, section.algorithm)
+        trials.append(Trial(name, remove, losses, seconds))
+        return trials[-1].loss
+
+    def told(number: int, evaluation: Evaluation) -> None:
+        if not evaluation.error:
+            tell(number, trials[-1])
+
+    found = run_search(
+        problem, ALGORITHMS.get(section.algorithm)(problem, seed, section.trials), evaluate,
+        trials=section.trials, seconds=60 * section.minutes, tell=told,
+    )  # fmt: skip
+    best = widths.removal(found.best.point)
+    return Refinement(tuple(trials), next(trial for trial in trials if trial.remove == best))
+
+
+def _uniform(table: Table, costs: StructureLike) -> Units | None:
+    request: Request = replace(table.request)
+    try:
+        return POLICIES.get("uniform")(table.scores, costs, request)
+    except BudgetError:  # whole branches reach further than widths
+        return None

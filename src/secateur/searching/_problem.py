@@ -1,0 +1,30 @@
+"""What a search is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from secateur.searching._space import Point, Space
+
+
+def _as_it_is(point: Point) -> Point | None:
+    return point
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A space, and what is known of its points without evaluating them.
+
+    repair: a point nearby that keeps all constraints, as tightly as it can; None where there is
+            none. seeds: points to begin with, the most promising first.
+    table:  for parameters whose values add to what a point costs, parameter -> the loss to expect
+            of each of its values; solve: the point of least loss in the table with the losses of
+            each parameter weighted, that keeps the constraints. None where there is no table.
+    """
+
+    space: Space
+    repair: Callable[[Point], Point | None] = _as_it_is
+    seeds: Sequence[Point] = ()
+    table: Mapping[str, Sequence[float]] | None = None
+    solve: Callable[[Mapping[str, float]], Point | None] | None = None

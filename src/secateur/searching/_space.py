@@ -1,0 +1,154 @@
+"""Points of a search, and the parameters that they are made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from secateur.errors import InputError
+
+Point = tuple[Any, ...]  # a value for every parameter, in their order
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """One of some values.
+
+    ordered: whether neighbours are alike. when: (name of another parameter, its values with which
+    this one says something); otherwise it stands at its first value.
+    """
+
+    name: str
+    values: tuple[Any, ...]
+    ordered: bool = True
+    when: tuple[str, tuple[Any, ...]] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.values or len(set(self.values)) < len(self.values):
+            raise InputError(f"{self.name!r} needs values that are all different; {self.values!r}")
+
+    @property
+    def first(self) -> Any:
+        """Where it stands when it says nothing."""
+        return self.values[0]
+
+    def at(self, place: float) -> Any:
+        """The value at a place in [0, 1]."""
+        return self.values[min(len(self.values) - 1, int(place * len(self.values)))]
+
+    def place(self, value: Any) -> float:
+        """The middle of the places of a value. Errors: InputError for any other."""
+        if value not in self.values:
+            raise InputError(f"{self.name!r} cannot be {value!r}; it is one of {self.values!r}")
+        return (self.values.index(value) + 0.5) / len(self.values)
+
+    def near(self, value: Any, reach: float, generator: np.random.Generator) -> Any:
+        """Another value, where there is one: at most a share ``reach`` of them away."""
+        count = len(self.values)
+        if count == 1:
+            return value
+        here = self.values.index(value)
+        if not self.ordered:
+            return self.values[(here + int(generator.integers(1, count))) % count]
+        most = max(1, round(reach * count))
+        step = int(generator.integers(1, most + 1)) * (1 if generator.random() < 0.5 else -1)
+        there = here + step if 0 <= here + step < count else here - step
+        return self.values[min(count - 1, max(0, there))]
+
+
+@dataclass(frozen=True)
+class Real:
+    """A number from ``low`` to ``high``; log: by its logarithm."""
+
+    name: str
+    low: float
+    high: float
+    log: bool = False
+    when: tuple[str, tuple[Any, ...]] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise InputError(f"{self.name!r} needs low < high; {self.low} to {self.high} given")
+
+    @property
+    def first(self) -> float:
+        """Where it stands when it says nothing."""
+        return self.low
+
+    def at(self, place: float) -> float:
+        """The value at a place in [0, 1]."""
+        place = min(1.0, max(0.0, place))
+        if self.log:
+            return self.low * (self.high / self.low) ** place
+        return self.low + place * (self.high - self.low)
+
+    def place(self, value: float) -> float:
+        """The place of a value. Errors: InputError for one outside."""
+        if not self.low <= value <= self.high:
+            raise InputError(f"{self.name!r} cannot be {value!r}; {self.low} to {self.high} can")
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def near(self, value: float, reach: float, generator: np.random.Generator) -> float:
+        """Another value, with a share ``reach`` of the range as deviation."""
+        return self.at(self.place(value) + reach * float(generator.standard_normal()))
+
+
+Parameter = Discrete | Real
+
+
+@dataclass(frozen=True)
+class Space:
+    """All points: a value for each parameter. Errors: InputError for names that are not unique,
+    and for conditions on parameters that do not come before."""
+
+    parameters: tuple[Parameter, ...]
+
+    def __post_init__(self) -> None:
+        known: set[str] = set()
+        for parameter in self.parameters:
+            if parameter.name in known:
+                raise InputError(f"two parameters are called {parameter.name!r}")
+            if parameter.when is not None and parameter.when[0] not in known:
+                raise InputError(
+                    f"{parameter.name!r} depends on {parameter.when[0]!r}, which does not come "
+                    "before it"
+                )
+            known.add(parameter.name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the parameters."""
+        return tuple(parameter.name for parameter in self.parameters)
+
+    @property
+    def size(self) -> float:
+        """How many points there are; infinite where a parameter is a real number."""
+        counts = (len(p.values) if isinstance(p, Discrete) else math.inf for p in self.parameters)
+        return math.prod(counts)
+
+    def sample(self, generator: np.random.Generator) -> Point:
+        """A random point."""
+        return self.decode(generator.random(len(self.parameters)))
+
+    def decode(self, places: Sequence[float] | np.ndarray) -> Point:
+        """The point at places in [0, 1]."""
+        pairs = zip(self.parameters, places, strict=True)
+        return self.settled(tuple(p.at(float(place)) for p, place in pairs))
+
+    def encode(self, point: Point) -> np.ndarray:
+        """float64 [parameters]: places in [0, 1] of a point. Errors: InputError."""
+        return np.array([p.place(v) for p, v in zip(self.parameters, point, strict=True)])
+
+    def settled(self, point: Point) -> Point:
+        """With parameters that say nothing at their first value."""
+        values = dict(zip(self.names, point, strict=True))
+        for parameter in self.parameters:
+            if parameter.when is not None and values[parameter.when[0]] not in parameter.when[1]:
+                values[parameter.name] = parameter.first
+        return tuple(values.values())

@@ -1,0 +1,226 @@
+"""Search algorithms on landscapes whose best point is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from secateur.errors import InputError
+from secateur.planning.knapsack import front
+from secateur.searching import ALGORITHMS, Discrete, Problem, Real, Space
+from secateur.searching._running import Evaluation, run_search
+
+NAMES = ("annealing", "auto", "cmaes", "differential", "genetic", "grid", "random", "swarm", "tpe")
+LEARNING = tuple(name for name in NAMES if name not in ("grid", "random"))
+GROUPS, LEVELS, LIMIT = 8, 9, 0.5
+
+
+def test_all_algorithms_are_known():
+    assert set(ALGORITHMS.names()) == set(NAMES)
+
+
+class Widths:
+    """Groups that lose by a power of what leaves, and interact; costs add up."""
+
+    def __init__(self, seed: int = 0, crossing: float = 0.3) -> None:
+        drawn = np.random.default_rng(seed)
+        self.weights = drawn.random(GROUPS) + 0.2
+        self.losses = drawn.exponential(size=GROUPS)
+        self.powers = 1.5 + 2 * drawn.random(GROUPS)
+        self.crossing = crossing * np.abs(drawn.standard_normal((GROUPS, GROUPS)))
+        self.space = Space(tuple(Discrete(f"g{n}", tuple(range(LEVELS))) for n in range(GROUPS)))
+
+    def cost(self, point):
+        left = 1 - np.array(point) / LEVELS
+        return float(self.weights @ left / self.weights.sum())
+
+    def single(self, group, level):
+        return float(self.losses[group] * (level / LEVELS) ** self.powers[group])
+
+    def value(self, point):
+        gone = np.array(point) / LEVELS
+        own = sum(self.single(n, level) for n, level in enumerate(point))
+        return own + float(gone**2 @ self.crossing @ gone**2)
+
+    def repair(self, point):
+        """Towards nothing left until the limit holds, and back as far as it does."""
+        levels = np.array(point, float)
+        low, high = 0.0, 1.0
+        if self.cost(point) > LIMIT:
+            for _ in range(30):
+                middle = (low + high) / 2
+                moved = np.ceil(levels + middle * (LEVELS - 1 - levels) - 1e-9)
+                low, high = (low, middle) if self.cost(moved) <= LIMIT else (middle, high)
+            levels = np.ceil(levels + high * (LEVELS - 1 - levels) - 1e-9)
+        for group in np.argsort(-self.losses):
+            while levels[group] and self.cost(levels - (np.arange(GROUPS) == group)) <= LIMIT:
+                levels[group] -= 1
+        found = tuple(int(level) for level in levels)
+        return found if self.cost(found) <= LIMIT else None
+
+    def solve(self, weights):
+        costs = [
+            self.weights[n] / self.weights.sum() * (1 - np.arange(LEVELS) / LEVELS)
+            for n in range(GROUPS)
+        ]
+        errors = [
+            np.array([weights[f"g{n}"] * self.single(n, level) for level in range(LEVELS)])
+            for n in range(GROUPS)
+        ]
+        found = front(costs, errors)
+        return tuple(found.levels[found.best(LIMIT)].tolist())
+
+    def problem(self, seeded: bool) -> Problem:
+        table = {f"g{n}": [self.single(n, k) for k in range(LEVELS)] for n in range(GROUPS)}
+        uniform = self.repair((LEVELS // 2,) * GROUPS)
+        knapsack = self.solve(dict.fromkeys(table, 1.0))
+        return Problem(
+            self.space, self.repair, (knapsack, uniform) if seeded else (), table, self.solve
+        )
+
+
+def searched(name, problem, evaluate, trials, seed=0, **more):
+    algorithm = ALGORITHMS.get(name)(problem, seed, trials)
+    return run_search(problem, algorithm, evaluate, trials=trials, **more)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_trial_keeps_the_limit_is_new_and_the_seed_decides(name):
+    widths = Widths()
+    found = searched(name, widths.problem(True), widths.value, 30)
+    points = [trial.point for trial in found.trials]
+    assert len(points) == len(set(points)) == 30
+    assert all(widths.cost(point) <= LIMIT for point in points)
+    assert found.best.value == min(widths.value(point) for point in points)
+    again = searched(name, widths.problem(True), widths.value, 30)
+    assert [t.point for t in again.trials] == points
+    other = searched(name, widths.problem(True), widths.value, 30, seed=1)
+    assert [t.point for t in other.trials] != points
+    assert points[0] == widths.problem(True).seeds[0]
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_what_learns_beats_random_from_nowhere(name):
+    """Means over three landscapes at 60 evaluations, without seeds."""
+
+    def mean(algorithm):
+        return np.mean([
+            searched(algorithm, Widths(n).problem(False), Widths(n).value, 60, seed=n).best.value
+            for n in range(3)
+        ])  # fmt: skip
+
+    assert mean(name) < mean("random")
+
+
+def test_auto_at_twenty_beats_all_others_at_fifty_where_the_table_is_nearly_right():
+    landscapes = [Widths(n, crossing=0.1) for n in range(5)]
+    auto = [searched("auto", w.problem(True), w.value, 20).best.value for w in landscapes]
+    for name in NAMES:
+        if name != "auto":
+            other = [searched(name, w.problem(False), w.value, 50).best.value for w in landscapes]
+            assert np.mean(auto) < np.mean(other), name
+    uniform = [w.value(w.problem(True).seeds[1]) for w in landscapes]
+    assert all(a <= u for a, u in zip(auto, uniform, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_goes_on_where_it_was_cut_off(name):
+    widths = Widths()
+    whole = searched(name, widths.problem(True), widths.value, 25)
+    known = {trial.point: trial for trial in whole.trials[:11]}
+    new = []
+
+    def evaluate(point):
+        new.append(point)
+        return widths.value(point)
+
+    again = searched(name, widths.problem(True), evaluate, 25, known=known)
+    assert [t.point for t in again.trials] == [t.point for t in whole.trials]
+    assert new == [trial.point for trial in whole.trials[11:]]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_failures_are_trials_and_the_search_goes_on(name):
+    widths = Widths()
+    count = 0
+
+    def evaluate(point):
+        nonlocal count
+        count += 1
+        if count % 3 == 0:
+            raise ValueError("no luck")
+        return math.nan if count % 3 == 1 else widths.value(point)
+
+    found = searched(name, widths.problem(True), evaluate, 20)
+    errors = [trial.error for trial in found.trials]
+    assert len(errors) == 20 and math.isfinite(found.best.value)
+    assert {"ValueError: no luck", "the value is nan", ""} == set(errors)
+
+
+def test_a_search_in_which_everything_fails_says_why():
+    widths = Widths()
+    with pytest.raises(InputError, match=r"all 5 trials failed.*nan"):
+        searched("random", widths.problem(False), lambda point: math.nan, 5)
+    with pytest.raises(InputError, match="keeps the constraints"):
+        searched("random", Problem(widths.space, lambda point: None), widths.value, 5)
+    with pytest.raises(InputError, match="trials is 0"):
+        searched("random", widths.problem(False), widths.value, 0)
+
+
+def test_time_ends_a_search():
+    widths = Widths()
+    slow = {}
+    known = {}
+    for trial in searched("random", widths.problem(False), widths.value, 10).trials:
+        slow[trial.point] = trial.value
+        known[trial.point] = Evaluation(trial.point, trial.value, 10.0)
+    found = searched("random", widths.problem(False), widths.value, 20, known=known, seconds=105.0)
+    assert len(found.trials) == 10
+
+
+MIXED = Space((
+    Discrete("criterion", ("l1", "l2", "taylor"), ordered=False),
+    Discrete("rounds", (1, 2, 4, 8)),
+    Discrete("rewind", (0, 1, 2), when=("rounds", (4, 8))),
+    Real("rate", 1e-4, 1e-1, log=True),
+))  # fmt: skip
+
+
+def mixed(point):
+    criterion, rounds, rewind, rate = point
+    return (
+        (criterion != "taylor")
+        + abs(math.log2(rounds) - 2)
+        + (rewind - 1) ** 2
+        + (math.log10(rate) + 2) ** 2
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_mixed_and_conditional_parameters(name):
+    found = searched(name, Problem(MIXED), mixed, 120)
+    assert all(
+        rewind == 0 for _, rounds, rewind, _ in (t.point for t in found.trials) if rounds < 4
+    )
+    assert found.best.value < (2.0 if name in ("grid", "random") else 1.2), found.best
+
+
+def test_spaces_refuse_what_makes_no_sense():
+    with pytest.raises(InputError, match="all different"):
+        Discrete("x", (1, 1))
+    with pytest.raises(InputError, match="low < high"):
+        Real("x", 2, 1)
+    with pytest.raises(InputError, match="two parameters"):
+        Space((Discrete("x", (1,)), Discrete("x", (2,))))
+    with pytest.raises(InputError, match="does not come before"):
+        Space((Discrete("x", (1,), when=("y", (1,))), Discrete("y", (1, 2))))
+
+
+def test_places_and_values_are_inverse():
+    generator = np.random.default_rng(0)
+    for _ in range(100):
+        point = MIXED.sample(generator)
+        assert MIXED.decode(MIXED.encode(point))[:3] == point[:3]
+        assert math.isclose(MIXED.decode(MIXED.encode(point))[3], point[3])
