@@ -81,7 +81,10 @@ def allocate(
         if len(units) < len(judged.scores):
             yield Table("knapsack with whole branches", judged.scores, judged.request)
             yield Table("with more whole branches", _cheaper(judged.scores), judged.request)
-        half = _half_way(costs, judged.request) if measure.known else None  # nothing is in reach
+        yield from () if not measure.known else second_round()  # else nothing is in reach
+
+    def second_round() -> Iterator[Table]:
+        half = _half_way(costs, judged.request)
         if half is None or pruning.criterion != "obs":
             return
         remove = POLICIES.get("knapsack")(judged.scores, costs, half)
@@ -98,8 +101,8 @@ def allocate(
 
     seed = work.recipe.seed + step
     if section is not None:
-        table = Table(section.algorithm, judged.scores, judged.request)
-        found = searched(table, costs, measure, section, seed=seed, tell=tell)
+        first = Table("knapsack", judged.scores, judged.request)
+        found = searched(first, second_round, costs, measure, section, seed=seed, tell=tell)
     else:
         found = refine(
             tables(), costs, measure,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from secateur.config import SearchSection
@@ -114,7 +115,8 @@ class Widths:
 
 
 def searched(
-    table: Table,
+    first: Table,
+    further: Callable[[], Iterable[Table]],
     costs: StructureLike,
     measure: Callable[[Units], tuple[Tensor, float]],
     section: SearchSection,
@@ -124,16 +126,24 @@ def searched(
 ) -> Refinement:
     """The best widths that the algorithm of a recipe finds; every trial keeps the budgets.
 
-    measure: the losses of a choice, one for each held-out sample, and the seconds that it took.
-    With ``seeded`` the first trials are the knapsack's answer and the same share everywhere.
+    further: tables that were made around a part of the way; the last of them is what the
+    algorithm is told, for its losses are those of widths like the wanted ones. measure: the losses
+    of a choice, one for each held-out sample, and the seconds that it took. With ``seeded`` the
+    first trials are the knapsack's answers to all tables, and the same share everywhere.
     Errors: BudgetError and InputError.
     """
+    answers = {first.name: POLICIES.get("knapsack")(first.scores, costs, first.request)}
+    answers["uniform"] = _uniform(first, costs)
+    table = first
+    for later in further():
+        answers[later.name] = POLICIES.get("knapsack")(later.scores, costs, later.request)
+        nothing = {name: torch.zeros_like(score) for name, score in first.scores.items()}
+        table = Table(later.name, {**nothing, **later.scores}, first.request)
     widths = Widths.of(table, costs)
     names: dict[Point, str] = {}
-    knapsack = POLICIES.get("knapsack")(table.scores, costs, table.request)  # or BudgetError
-    for name, remove in (("knapsack", knapsack), ("uniform", _uniform(table, costs))):
+    for name, remove in answers.items() if section.seeded else ():
         point = None if remove is None else widths.repair(widths.point(remove))
-        if point is not None and section.seeded:
+        if point is not None:
             names.setdefault(point, name)
     problem = Problem(widths.space(), widths.repair, tuple(names), widths.losses(), widths.solve)
     trials: list[Trial] = []

@@ -12,6 +12,7 @@ from secateur.searching.annealing import Annealing
 
 PRIOR = 0.6  # deviation of a weight from 1, before anything is known
 LEAST = 0.05  # of a weight
+SHARE = 0.3  # of the weights that are drawn; the others are at what is believed of them
 EXCHANGE = 0.6  # of the trials, after which single widths are moved
 
 
@@ -72,7 +73,9 @@ class Auto:
             covariance = np.linalg.inv(precision)
             mean = 1 + covariance @ centred.T @ gap / noise
             half = np.linalg.cholesky((covariance + covariance.T) / 2)
-        drawn = mean + spread * half @ self._generator.standard_normal(count)
+        chosen = self._generator.random(count) < SHARE
+        chosen[self._generator.integers(count)] = True
+        drawn = mean + spread * chosen * (half @ self._generator.standard_normal(count))
         return dict(zip(self._names, np.maximum(drawn, LEAST).tolist(), strict=True))
 
     def _losses(self, point: Point) -> np.ndarray:
