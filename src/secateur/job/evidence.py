@@ -30,7 +30,7 @@ def evidence(
     A front ends where the floors do, or when it takes too long.
     """
     return {
-        "curves": _curves(judged, remove),
+        "curves": _curves(structure, judged, remove),
         "front": _front(structure, judged, scope),
         "solved": [
             {"layer": one.weight.removesuffix(".weight"), "before": one.before, "after": one.after}
@@ -39,9 +39,14 @@ def evidence(
     }
 
 
-def _curves(judged: Judged, remove: Units) -> list[dict[str, Any]]:
+def _curves(structure: StructureLike, judged: Judged, remove: Units) -> list[dict[str, Any]]:
+    """Of all groups but those that left with a whole branch."""
+    whole = [b for b in structure.branches if b.name in remove]
+    inside = {name for branch in whole for name in branch.groups}
     found = []
     for name, scores in judged.scores.items():
+        if name in inside:
+            continue
         sums = np.concatenate([[0.0], np.cumsum(np.sort(scores.double().numpy()))])
         at = np.unique(np.linspace(0, len(scores), POINTS).round().astype(int))
         gone = len(remove.get(name, ()))

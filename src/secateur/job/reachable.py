@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 
 from secateur.choosing import judge_next
+from secateur.errors import BudgetError
 from secateur.job.calibrating import calibration, is_foreign
 from secateur.job.work import Work
-from secateur.policies import POLICIES
+from secateur.policies._descent import Search
+from secateur.policies._ladder import ladders
 from secateur.protocols import Statistics, UnitGroup
 
 
@@ -36,7 +38,15 @@ def check_target(work: Work) -> None:
         seed=work.recipe.seed,
         normalise=pruning.normalise,
     )
-    POLICIES.get("uniform")(judged.scores, work.structure, judged.request)
+    scores = dict(judged.scores)
+    if pruning.branches and pruning.scope == "knapsack" and pruning.criterion == "obs":
+        left = (b.name for b in work.structure.branches if b.name not in judged.request.kept)
+        scores |= {name: torch.ones(1, dtype=torch.float64) for name in left}
+    found = ladders(scores, work.structure, judged.request)
+    search = Search(work.structure, judged.request, found)
+    least = search.cost([len(ladder.counts) - 1 for ladder in found])
+    if any(getattr(least, kind) > limit for kind, limit in search.limits.items()):
+        raise BudgetError(search.out_of_reach(least))
 
 
 class _Equal:
