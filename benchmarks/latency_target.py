@@ -143,7 +143,8 @@ def page(rows: list[Row]) -> str:
         "# A target of latency\n",
         *(__doc__ or "").strip().splitlines(),
         f"\n{where['cpu']}, torch {where['torch']}. Reproduce: `python -m benchmarks "
-        "latency_target`.\n",
+        f"latency_target`. {len(rows)} of {2 * 3 * len(NETS)} cells were measured so far, beside "
+        "other work on the second core.\n",
         table(
             ["net", "target", "seed", "measured", "accuracy", "by FLOPs: measured",
              "by FLOPs: accuracy", "difference, points"],

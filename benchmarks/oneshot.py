@@ -2,10 +2,11 @@
 
 Every contestant prunes the same dense net (examples/weights) to the same share of its FLOPs, with
 the same 1,024 training images at hand, and has its batch norms recalibrated on them. Nobody trains
-afterwards. Secateur runs as ``secateur.compress(..., epochs=0)`` does by default; its own parts are
-taken away one by one below, for the first seed. Torch-Pruning is told by hand what its examples
-tell it; where its importance reads gradients it gets the labels of the images as well, which
-Secateur does not read. The test images are looked at for this page alone.
+afterwards. Secateur runs as ``secateur.compress(..., epochs=0)`` does by default, but no whole
+branch may leave (most cells are older than that; with branches it is a contestant of its own
+below); its parts are taken away one by one below, for the first seed. Torch-Pruning is told by hand
+what its examples tell it; where its importance reads gradients it gets the labels of the images as
+well, which Secateur does not read. The test images are looked at for this page alone.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def _ours(name: str, **settings: Any) -> Contestant:
 PATIENT = 60.0  # minutes: trials end by their number, so that a busy machine changes nothing
 DEFAULT = _ours("default", refine_minutes=PATIENT)
 NOT_TURNED = _ours("not turned", refine_minutes=PATIENT, turn=False)
+BRANCHES = _ours("whole branches may leave", refine_minutes=PATIENT, branches=True)
 NO_TRIALS = _ours("no trials", refine=0)
 ON_NOISE = _ours("calibrated on noise, no trials", refine=0, calibrate="noise")
 UNIFORM = _ours("no trials, same share everywhere", scope="uniform", refine=0)
@@ -67,7 +69,7 @@ THEIRS = tuple(
 )
 MAIN = (DEFAULT, *THEIRS, L2_UNIFORM, RANDOM)
 # What each part is worth: one seed, measured at the end.
-PARTS = (NO_TRIALS, UNIFORM, L2_COMPENSATED, NOT_TURNED, ON_NOISE)
+PARTS = (BRANCHES, NO_TRIALS, UNIFORM, L2_COMPENSATED, NOT_TURNED, ON_NOISE)
 CONTESTANTS = (*MAIN, *PARTS)
 
 
@@ -156,7 +158,7 @@ def calibration(seed: int, quick: bool) -> Dataset[tuple[Tensor, Tensor]]:
 def _prune_ours(
     net: str, model: nn.Module, budget: float, seed: int, who: Contestant, images: Any
 ) -> nn.Module:
-    pruning: Mapping[str, Any] = {"min_share": LEAST, **dict(who.settings)}
+    pruning: Mapping[str, Any] = {"min_share": LEAST, "branches": False, **dict(who.settings)}
     recipe = {"pruning": pruning, "latency": None,
               "data": {"calibration": IMAGES, "batch_size": BATCH}}  # fmt: skip
     result = sc.compress(
