@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from secateur.config import SearchSection
 from secateur.errors import BudgetError
 from secateur.planning import StructureLike
-from secateur.policies import POLICIES, Request
+from secateur.policies import POLICIES
 from secateur.policies._descent import Search
 from secateur.policies._ladder import Ladder, ladders
 from secateur.refining import Refinement, Table, Trial, Units
@@ -168,8 +168,7 @@ def searched(
 
 
 def _uniform(table: Table, costs: StructureLike) -> Units | None:
-    request: Request = replace(table.request)
     try:
-        return POLICIES.get("uniform")(table.scores, costs, request)
+        return POLICIES.get("uniform")(table.scores, costs, table.request)
     except BudgetError:  # whole branches reach further than widths
         return None

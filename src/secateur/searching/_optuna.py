@@ -20,20 +20,20 @@ def optuna() -> Any:
     return library
 
 
-def distributions(problem: Problem) -> dict[str, Any]:
+def distributions(library: Any, problem: Problem) -> dict[str, Any]:
     """Ordered values by their number, others by their number without an order."""
     found: dict[str, Any] = {}
     for parameter in problem.space.parameters:
         if not isinstance(parameter, Discrete):
-            found[parameter.name] = optuna().distributions.FloatDistribution(
+            found[parameter.name] = library.distributions.FloatDistribution(
                 parameter.low, parameter.high, log=parameter.log
             )
         elif parameter.ordered:
-            found[parameter.name] = optuna().distributions.IntDistribution(
+            found[parameter.name] = library.distributions.IntDistribution(
                 0, len(parameter.values) - 1
             )
         else:
-            found[parameter.name] = optuna().distributions.CategoricalDistribution(
+            found[parameter.name] = library.distributions.CategoricalDistribution(
                 list(range(len(parameter.values)))
             )
     return found
@@ -49,7 +49,7 @@ class Sampled:
     def __init__(self, problem: Problem, make: Callable[[Any], Any]) -> None:
         library = optuna()
         self._library, self._space = library, problem.space
-        self._distributions = distributions(problem)
+        self._distributions = distributions(library, problem)
         self._study = library.create_study(sampler=make(library))
         self._waiting = list(problem.seeds)
 
