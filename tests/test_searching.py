@@ -10,9 +10,13 @@ import pytest
 from secateur.errors import InputError
 from secateur.planning.knapsack import front
 from secateur.searching import ALGORITHMS, Discrete, Problem, Real, Space
+from secateur.searching._front import hypervolume
 from secateur.searching._running import Evaluation, run_search
 
-NAMES = ("annealing", "auto", "cmaes", "differential", "genetic", "grid", "random", "swarm", "tpe")
+NAMES = (
+    "annealing", "auto", "cmaes", "differential", "genetic", "grid", "nsga2", "random", "swarm",
+    "tpe",
+)  # fmt: skip
 LEARNING = tuple(name for name in NAMES if name not in ("grid", "random"))
 GROUPS, LEVELS, LIMIT = 8, 9, 0.5
 
@@ -175,7 +179,7 @@ def test_time_ends_a_search():
     known = {}
     for trial in searched("random", widths.problem(False), widths.value, 10).trials:
         slow[trial.point] = trial.value
-        known[trial.point] = Evaluation(trial.point, trial.value, 10.0)
+        known[trial.point] = Evaluation(trial.point, trial.values, 10.0)
     found = searched("random", widths.problem(False), widths.value, 20, known=known, seconds=105.0)
     assert len(found.trials) == 10
 
@@ -224,3 +228,75 @@ def test_places_and_values_are_inverse():
         point = MIXED.sample(generator)
         assert MIXED.decode(MIXED.encode(point))[:3] == point[:3]
         assert math.isclose(MIXED.decode(MIXED.encode(point))[3], point[3])
+
+
+SEVERAL = ("grid", "nsga2", "random", "tpe")
+
+
+class Shapes:
+    """Loss and cost of the widths; both are to be small, and pull against each other."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.widths = Widths(seed)
+        self.reference = (self.widths.value((LEVELS - 1,) * GROUPS) * 1.01, 1.01)
+
+    def values(self, point):
+        return self.widths.value(point), self.widths.cost(point)
+
+    def problem(self):
+        return Problem(self.widths.space, objectives=2)
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_several_objectives_give_a_front(name):
+    shapes = Shapes()
+    found = searched(name, shapes.problem(), shapes.values, 40)
+    assert [t.values for t in found.trials] == [shapes.values(t.point) for t in found.trials]
+    front = [trial.values for trial in found.front]
+    assert front and front == sorted(front)
+    for trial in found.trials:  # a front: no other trial is at least as good in both
+        better = [
+            t for t in found.trials
+            if t.values != trial.values and all(a <= b for a, b in zip(t.values, trial.values, strict=True))
+        ]  # fmt: skip
+        assert (trial in found.front) == (not better)
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(SEVERAL)))
+def test_algorithms_of_one_objective_say_so(name):
+    with pytest.raises(InputError, match=f"{name}.*one objective and 2 are given"):
+        searched(name, Shapes().problem(), Shapes().values, 10)
+
+
+def test_nsga2_covers_more_than_random():
+    """Hypervolume at 200 evaluations, mean over five landscapes, without seeds."""
+
+    def covered(name, seed):
+        shapes = Shapes(seed)
+        found = searched(name, shapes.problem(), shapes.values, 200, seed=seed)
+        values = [trial.values for trial in found.trials]
+        return hypervolume(values, shapes.reference)
+
+    ours, blind = ([covered(name, seed) for seed in range(5)] for name in ("nsga2", "random"))
+    assert np.mean(ours) > np.mean(blind), (ours, blind)
+
+
+def test_hypervolume_is_the_area_of_the_staircase():
+    generator = np.random.default_rng(0)
+    for objectives in (2, 3):
+        points = generator.random((12, objectives))
+        drawn = generator.random((200_000, objectives))
+        covered = (drawn[:, None] >= points[None]).all(2).any(1).mean()
+        assert math.isclose(hypervolume(points, [1.0] * objectives), covered, abs_tol=0.005)
+    assert hypervolume([(0.5, 0.5), (2.0, 0.0), (math.inf, 0.0)], (1, 1)) == 0.25
+    assert hypervolume([(2.0, 0.0)], (1, 1)) == 0.0
+
+
+def test_values_that_do_not_fit_the_objectives_are_failures():
+    found = searched(
+        "random", Shapes().problem(),
+        lambda point: (1.0, 2.0) if sum(point) % 2 else (1.0, 2.0, 3.0), 20,
+    )  # fmt: skip
+    errors = {trial.error for trial in found.trials}
+    assert errors == {"", "3 values were given for 2 objectives"}
+    assert all(math.isfinite(trial.value) for trial in found.front)

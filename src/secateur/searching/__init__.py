@@ -8,23 +8,27 @@ resumed by asking anew and answering from the ledger.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from secateur.registry import Registry
-from secateur.searching._problem import Problem
+from secateur.searching._problem import WAIT, Problem, Wait
 from secateur.searching._space import Discrete, Parameter, Point, Real, Space
 
 
 class Algorithm(Protocol):
     """One search.
 
-    ask:  the next point to look at, not yet repaired; None where the search has ended.
-    tell: what a point was worth, as it was after its repair; infinite where it could not be
-          repaired or its evaluation failed. Points may be told that were never asked for.
+    ask:  the next point to look at, not yet repaired; None where the search has ended, and
+          ``WAIT`` where answers to earlier points must come first.
+    tell: what a point was worth, as it was after its repair: a value for each objective, infinite
+          where it could not be repaired or its evaluation failed. Answers come in the order in
+          which points were asked for, maybe some asks later. Points may be told that were never
+          asked for.
     """
 
-    def ask(self) -> Point | None: ...
-    def tell(self, point: Point, value: float) -> None: ...
+    def ask(self) -> Point | Wait | None: ...
+    def tell(self, point: Point, values: Sequence[float]) -> None: ...
 
 
 class Maker(Protocol):
@@ -38,6 +42,7 @@ algorithm = ALGORITHMS.register
 
 __all__ = [
     "ALGORITHMS",
+    "WAIT",
     "Algorithm",
     "Discrete",
     "Maker",
@@ -46,5 +51,6 @@ __all__ = [
     "Problem",
     "Real",
     "Space",
+    "Wait",
     "algorithm",
 ]

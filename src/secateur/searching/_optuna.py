@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from secateur.errors import InputError
@@ -50,7 +50,9 @@ class Sampled:
         library = optuna()
         self._library, self._space = library, problem.space
         self._distributions = distributions(library, problem)
-        self._study = library.create_study(sampler=make(library))
+        self._study = library.create_study(
+            sampler=make(library), directions=["minimize"] * problem.objectives
+        )
         self._waiting = list(problem.seeds)
 
     def ask(self) -> Point | None:
@@ -65,9 +67,9 @@ class Sampled:
         ]
         return self._space.settled(tuple(values))
 
-    def tell(self, point: Point, value: float) -> None:
+    def tell(self, point: Point, values: Sequence[float]) -> None:
         """Add it to the study."""
-        if not math.isfinite(value):
+        if not all(map(math.isfinite, values)):
             return
         params = {
             p.name: p.values.index(v) if isinstance(p, Discrete) else v
@@ -75,6 +77,6 @@ class Sampled:
         }
         self._study.add_trial(
             self._library.trial.create_trial(
-                params=params, distributions=self._distributions, value=value
+                params=params, distributions=self._distributions, values=list(values)
             )
         )

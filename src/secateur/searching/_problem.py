@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
+from secateur.errors import InputError
 from secateur.searching._space import Point, Space
+
+
+class Wait(Enum):
+    """What an algorithm asks for when it must hear of earlier points first."""
+
+    WAIT = "wait"
+
+
+WAIT = Wait.WAIT
 
 
 def _as_it_is(point: Point) -> Point | None:
@@ -21,6 +32,7 @@ class Problem:
     table:  for parameters whose values add to what a point costs, parameter -> the loss to expect
             of each of its values; solve: the point of least loss in the table with the losses of
             each parameter weighted, that keeps the constraints. None where there is no table.
+    objectives: how many values a point has, all to be small.
     """
 
     space: Space
@@ -28,3 +40,12 @@ class Problem:
     seeds: Sequence[Point] = ()
     table: Mapping[str, Sequence[float]] | None = None
     solve: Callable[[Mapping[str, float]], Point | None] | None = None
+    objectives: int = 1
+
+    def refuse_several(self, name: str) -> None:
+        """For algorithms that know one objective. Errors: InputError where there are more."""
+        if self.objectives > 1:
+            raise InputError(
+                f"the search {name!r} knows one objective and {self.objectives} are given; take "
+                "nsga2, tpe, random or grid, or one objective"
+            )

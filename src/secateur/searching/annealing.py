@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,6 +25,7 @@ class Annealing:
     """
 
     def __init__(self, problem: Problem, seed: int, trials: int) -> None:
+        problem.refuse_several("annealing")
         self._space, self._waiting = problem.space, list(problem.seeds)
         self._generator = np.random.default_rng(seed)
         self._trials = max(trials, 2)
@@ -62,8 +64,9 @@ class Annealing:
             mirrored = min(1 - 1e-9, max(0.0, places[second] - change[second]))
             values[second] = self._space.parameters[second].at(mirrored)
 
-    def tell(self, point: Point, value: float) -> None:
+    def tell(self, point: Point, values: Sequence[float]) -> None:
         """Go there, or not."""
+        (value,) = values
         self._told += 1
         if not math.isfinite(value):
             return

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from secateur.errors import InputError
-from secateur.searching import Discrete, Point, Problem, algorithm
+from secateur.searching import Discrete, Point, Problem, Wait, algorithm
 from secateur.searching.annealing import Annealing
 
 PRIOR = 0.6  # deviation of a weight from 1, before anything is known
@@ -27,6 +28,7 @@ class Auto:
     """
 
     def __init__(self, problem: Problem, seed: int, trials: int) -> None:
+        problem.refuse_several("auto")
         if problem.table is not None and problem.solve is None:
             raise InputError("a problem with a table needs to say how it is solved")
         self._problem, self._waiting = problem, list(problem.seeds)
@@ -39,7 +41,7 @@ class Auto:
         self._moves: Annealing | None = None
         self._seed = seed
 
-    def ask(self) -> Point | None:
+    def ask(self) -> Point | Wait | None:
         """The next point."""
         if self._waiting:
             return self._waiting.pop(0)
@@ -56,7 +58,7 @@ class Auto:
             self._moves = Annealing(cold, self._seed, max(2, self._trials - self._told))
             if self._best is not None:
                 self._moves.ask()
-                self._moves.tell(*self._best)
+                self._moves.tell(self._best[0], (self._best[1],))
         return self._moves.ask()
 
     def _weights(self, spread: float) -> dict[str, float]:
@@ -85,11 +87,12 @@ class Auto:
                 losses.append(table[parameter.name][parameter.values.index(value)])
         return np.array(losses)
 
-    def tell(self, point: Point, value: float) -> None:
+    def tell(self, point: Point, values: Sequence[float]) -> None:
         """Learn."""
+        (value,) = values
         self._told += 1
         if self._moves is not None:
-            self._moves.tell(point, value)
+            self._moves.tell(point, values)
         if not math.isfinite(value):
             return
         self._seen.append((self._losses(point), value))

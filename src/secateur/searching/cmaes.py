@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from secateur.errors import InputError
-from secateur.searching import Point, Problem, algorithm
+from secateur.searching import WAIT, Point, Problem, Wait, algorithm
+from secateur.searching._failures import worse_than_all
 
 SIGMA = 0.2  # of the first generation, in shares of a parameter's range
 
@@ -25,6 +27,7 @@ class CmaEs:
             from cmaes import CMA
         except ImportError as error:
             raise InputError("the search 'cmaes' needs cmaes; install secateur[search]") from error
+        problem.refuse_several("cmaes")
         count = len(problem.space.parameters)
         self._space = problem.space
         self._waiting = list(problem.seeds)
@@ -32,24 +35,30 @@ class CmaEs:
         bounds = np.column_stack([np.zeros(count), np.ones(count)])
         size = max(4, min(4 + int(3 * math.log(max(count, 2))), trials // 4))
         self._theirs = CMA(begin, SIGMA, bounds=bounds, seed=seed, population_size=size)
-        self._asked: list[np.ndarray] = []
-        self._told: list[tuple[np.ndarray, float]] = []
+        self._seeds = 0  # that were asked for and not told yet
+        self._generation: list[np.ndarray] = []
+        self._told: list[Sequence[float]] = []
 
-    def ask(self) -> Point | None:
+    def ask(self) -> Point | Wait | None:
         """A seed, or the next of its generation."""
         if self._waiting:
+            self._seeds += 1
             return self._waiting.pop(0)
-        self._asked.append(self._theirs.ask())
-        return self._space.decode(np.clip(self._asked[-1], 0, 1 - 1e-9))
+        if len(self._generation) == self._theirs.population_size:
+            return WAIT
+        self._generation.append(self._theirs.ask())
+        return self._space.decode(np.clip(self._generation[-1], 0, 1 - 1e-9))
 
-    def tell(self, point: Point, value: float) -> None:
+    def tell(self, point: Point, values: Sequence[float]) -> None:
         """Of its generation, in the order in which it was asked for."""
-        if not self._asked:
+        if self._seeds:
+            self._seeds -= 1
             return
-        self._told.append((self._asked.pop(0), value))
+        if len(self._told) == len(self._generation):  # it did not ask for this one
+            return
+        self._told.append(values)
         if len(self._told) < self._theirs.population_size:
             return
-        worst = max((v for _, v in self._told if math.isfinite(v)), default=1.0)
-        lost = worst + abs(worst) + 1.0
-        self._theirs.tell([(x, v if math.isfinite(v) else lost) for x, v in self._told])
-        self._told = []
+        found = worse_than_all(self._told)[:, 0].tolist()
+        self._theirs.tell(list(zip(self._generation, found, strict=True)))
+        self._generation, self._told = [], []

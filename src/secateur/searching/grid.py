@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -43,5 +44,5 @@ class Grid:
                     [min(float(p[i]), 1 - 1e-9) for p, i in zip(self._places, cell, strict=True)]
                 )
 
-    def tell(self, point: Point, value: float) -> None:
+    def tell(self, point: Point, values: Sequence[float]) -> None:
         """It learns nothing."""

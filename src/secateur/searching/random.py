@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from secateur.searching import Point, Problem, algorithm
@@ -19,5 +21,5 @@ class Random:
         """The next one."""
         return self._waiting.pop(0) if self._waiting else self._space.sample(self._generator)
 
-    def tell(self, point: Point, value: float) -> None:
+    def tell(self, point: Point, values: Sequence[float]) -> None:
         """It learns nothing."""
