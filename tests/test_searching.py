@@ -257,7 +257,8 @@ def test_several_objectives_give_a_front(name):
     for trial in found.trials:  # a front: no other trial is at least as good in both
         better = [
             t for t in found.trials
-            if t.values != trial.values and all(a <= b for a, b in zip(t.values, trial.values, strict=True))
+            if t.values != trial.values
+            and all(a <= b for a, b in zip(t.values, trial.values, strict=True))
         ]  # fmt: skip
         assert (trial in found.front) == (not better)
 
