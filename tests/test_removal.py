@@ -134,7 +134,10 @@ def test_names_of_inputs_and_directions_of_outputs_do_not_matter(seed: int) -> N
     turn = np.linalg.qr(generator.normal(size=(4, 4)))[0]
     turned = trace([Consumer(turn @ w, moment(x), singles(9))])
     np.testing.assert_array_equal(turned.order, plain.order)
-    np.testing.assert_allclose(turned.errors, plain.errors, rtol=1e-7, atol=1e-9)
+    # each is a difference of sums as large as the last: digits are lost in that scale
+    np.testing.assert_allclose(
+        turned.errors, plain.errors, rtol=1e-7, atol=1e-10 * plain.errors[-1]
+    )
 
 
 def test_greedy_and_exchange_beside_every_subset() -> None:
