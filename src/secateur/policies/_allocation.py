@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -89,7 +90,7 @@ def _linearised(space: Space, start: Levels, weights: np.ndarray) -> Levels:
         seen.add(at)
         options = [_options(space, at, group, weights) for group in _free(space, at)]
         found = front([o.costs for o in options], [o.errors for o in options])
-        at = _furthest(space, [_chosen(options, row) for row in found.levels])
+        at = _furthest(space, partial(_chosen, options), found.levels)
         if not space.holds(best) or (space.holds(at) and space.error(at) < space.error(best)):
             best = at
     return best
@@ -152,16 +153,19 @@ def _table(space: Space, at: Levels, group: int) -> np.ndarray:
     ])  # fmt: skip
 
 
-def _furthest(space: Space, choices: list[Levels]) -> Levels:
-    """The last of a front that keeps the budgets; costs rise along it but for small waves."""
-    low, high = 0, len(choices)  # choices[low] holds, as far as any does
+def _furthest(space: Space, chosen: Callable[[np.ndarray], Levels], rows: np.ndarray) -> Levels:
+    """The last of a front that keeps the budgets; costs rise along it but for small waves.
+
+    chosen: a row of the front -> the choice that it stands for.
+    """
+    low, high = 0, len(rows)  # rows[low] holds, as far as any does
     while high - low > 1:
         middle = (low + high) // 2
-        if space.holds(choices[middle]):
+        if space.holds(chosen(rows[middle])):
             low = middle
         else:
             high = middle
-    return choices[low]
+    return chosen(rows[low])
 
 
 def _exchanged(space: Space, at: Levels) -> Levels:

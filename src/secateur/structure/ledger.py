@@ -116,14 +116,14 @@ class Ledger:
 
     def cost(self, gone: np.ndarray) -> Cost:
         """gone: bool [ids]."""
-        counts = self.counter.counts(gone)
+        counts = self.counter.counts(gone).tolist()  # Python's integers do not overflow
 
         def total(terms: Iterable[Term]) -> int:
             result = 0
             for constant, numbers in terms:
                 value = int(constant)
                 for number in numbers:
-                    value *= int(counts[number])
+                    value *= counts[number]
                 result += value
             return result
 

@@ -170,7 +170,8 @@ def _columns_of(matrix: Sparse, rows: np.ndarray) -> np.ndarray:
     if len(rows) and not -matrix.shape[0] <= rows.min() <= rows.max() < matrix.shape[0]:
         raise IndexError(f"rows {rows.min()} to {rows.max()} of {matrix.shape[0]}")
     rows = rows % matrix.shape[0]
-    starts, counts = matrix.indptr[rows], np.diff(matrix.indptr)[rows]
+    starts = matrix.indptr[rows]
+    counts = matrix.indptr[rows + 1] - starts
     offsets = np.repeat(starts - np.cumsum(counts) + counts, counts)
     return matrix.indices[offsets + np.arange(len(offsets))]
 
