@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from secateur.exporters.sparse import load_sparse
     from secateur.job.compressing import Result, compress
+    from secateur.job.strategies import SearchResult, search
     from secateur.planning import PruningPlan
     from secateur.predicting import Latency, latency
     from secateur.structure.groups import Frozen, Group, Member
@@ -46,6 +47,7 @@ _PLACES = {
     "secateur.exporters.sparse": ("load_sparse",),
     "secateur.predicting": ("Latency", "latency"),
     "secateur.job.compressing": ("Result", "compress"),
+    "secateur.job.strategies": ("SearchResult", "search"),
     "secateur.surgery.applying": ("apply",),
     "secateur.surgery.storing": ("load", "save"),
     "secateur.verification": ("Verdict", "verify"),
@@ -66,6 +68,7 @@ __all__ = [
     "PlanMismatch",
     "PruningPlan",
     "Result",
+    "SearchResult",
     "SecateurError",
     "Structure",
     "SurgeryError",
@@ -80,6 +83,7 @@ __all__ = [
     "load_sparse",
     "plan",
     "save",
+    "search",
     "trace",
     "verify",
 ]

@@ -113,9 +113,17 @@ class PruningSection(Section):
 
 
 class SearchSection(Section):
-    """How widths are searched by trials on the compensated model, in place of ``refine``."""
+    """How widths are searched by trials on the compensated model, in place of ``refine``; with a
+    ``space``, how recipes are: keys of the recipe by their dotted names, and their values.
+
+    share: of the candidates that go on to each longer training.
+    """
 
     algorithm: str = "auto"
+    space: dict[str, Any] = Field(default_factory=dict)
+    objective: list[str] = Field(default_factory=list)
+    constraints: list[str] = Field(default_factory=list)
+    share: float = Field(default=0.34, gt=0, le=1)
     trials: int = Field(default=50, ge=1)
     minutes: float = Field(default=60.0, gt=0)
     seeded: bool = True
@@ -174,6 +182,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _resolve(self) -> Recipe:
+        if self.search is not None and self.search.space:  # its trials are, each by itself
+            return self
         calibrated = self.data is not None or bool(self.pruning.calibrate)
         # frozen for everyone else: this is still the construction
         object.__setattr__(self, "pruning", self.pruning.resolved(calibrated))

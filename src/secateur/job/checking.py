@@ -17,10 +17,17 @@ from secateur.searching import ALGORITHMS
 
 def check_recipe(recipe: Recipe) -> None:
     """Errors: InputError for what would otherwise fail after hours of training."""
-    _refuse_unknown(CRITERIA, [recipe.pruning.criterion])
-    _refuse_unknown(EXPORTERS, recipe.export)
-    if recipe.search is not None:
-        _refuse_unknown(ALGORITHMS, [recipe.search.algorithm])
+    check_names(recipe)
+    searches = recipe.search is not None and bool(recipe.search.space)
+    if searches and recipe.data is None:
+        raise InputError("a search of recipes measures on data; give 'data' in the recipe")
+    if recipe.search is not None and not searches:
+        for name in ("objective", "constraints"):
+            if getattr(recipe.search, name):
+                raise InputError(
+                    f"'search.{name}' is for a search of recipes; give 'search.space', or leave "
+                    "it out: widths are searched for the smallest loss under the target"
+                )
         if recipe.pruning.scope != "knapsack" or not recipe.pruning.compensate:
             raise InputError(
                 "'search' tries widths on the compensated model, and this recipe has scope "
@@ -28,7 +35,6 @@ def check_recipe(recipe: Recipe) -> None:
                 "and leave the two open"
             )
     if recipe.latency is not None:
-        _refuse_unknown(RUNTIMES, [recipe.latency.runtime])
         check_threads(recipe.latency.threads)
     elif recipe.target.latency is not None:
         raise InputError("a target of latency needs the section 'latency'; it is null here")
@@ -37,8 +43,6 @@ def check_recipe(recipe: Recipe) -> None:
             "a target of latency is for whole models, and 'part' prunes a part alone; give flops "
             "or params"
         )
-    if ":" not in recipe.metric:  # else it is a function of the user's
-        _refuse_unknown(METRICS, [recipe.metric])
     if recipe.data is not None:
         return
     for name in ("train_dense", "between", "finetune"):
@@ -50,6 +54,19 @@ def check_recipe(recipe: Recipe) -> None:
             f"max_drop of {recipe.max_drop} cannot be checked without data; give data, or leave "
             "it out"
         )
+
+
+def check_names(recipe: Recipe) -> None:
+    """Errors: InputError for a plug-in that does not exist."""
+    _refuse_unknown(EXPORTERS, recipe.export)
+    if recipe.pruning.criterion:  # open in a search of recipes
+        _refuse_unknown(CRITERIA, [recipe.pruning.criterion])
+    if recipe.search is not None:
+        _refuse_unknown(ALGORITHMS, [recipe.search.algorithm])
+    if recipe.latency is not None:
+        _refuse_unknown(RUNTIMES, [recipe.latency.runtime])
+    if ":" not in recipe.metric:  # else it is a function of the user's
+        _refuse_unknown(METRICS, [recipe.metric])
 
 
 def _refuse_unknown(registry: Registry[Any], names: Sequence[str]) -> None:

@@ -19,7 +19,8 @@ from secateur.exporters._result import ExportResult
 from secateur.job import folders
 from secateur.job.checking import check_recipe
 from secateur.job.listening import Listener, Silent
-from secateur.job.story import work_on
+from secateur.job.story import carry_out
+from secateur.job.strategy_search import check_search
 from secateur.job.subjects import with_inputs
 from secateur.planning import PruningPlan
 from secateur.protocols import Data, Subject
@@ -124,6 +125,7 @@ def compress(
             }
     checked = read_recipe(document, "compress")
     check_recipe(checked)
+    check_search(checked)
     original = copied(model).cpu().eval()
     subject = Subject(
         type(model).__name__, original, lambda: copied(original), example_inputs, data
@@ -133,7 +135,7 @@ def compress(
         place = Path(folder) if folder else Path(temporary) / "run"
         checked = checked.model_copy(update={"output": str(place)})
         made = folders.new_folder(checked, "secateur.compress(...)")
-        metrics = work_on(checked, subject, made, listener or Silent())
+        metrics = carry_out(checked, subject, made, listener or Silent())
         pruned = load(made / "model", subject.build).eval()
         plan = PruningPlan.load(made / "plan.json")
     return Result(pruned, plan, metrics, subject.example_inputs)

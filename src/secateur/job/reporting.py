@@ -75,6 +75,8 @@ def write_results(work: Work) -> dict[str, Any]:
         "surgery": origin_of(pruned).kind,
         "uncounted": sorted(set(uncounted)),
     }
+    searched = work.folder / "search" / "search.json"
+    document["search"] = folders.read_json(searched) if searched.is_file() else None
     document["kept"] = "pruned"
     if not_faster(work.recipe, latency["speedup"]):
         keep_dense(work, pruned)

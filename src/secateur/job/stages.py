@@ -1,0 +1,45 @@
+"""The stages of a run that make pruned models, one after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from secateur.job import steps
+from secateur.job.work import Work
+
+
+def pruned(work: Work) -> None:
+    """All steps of pruning, with the trainings between them."""
+    recipe = work.recipe
+    for step in range(1, recipe.pruning.steps + 1):
+        stage(work, f"prune {step}", "prune", lambda n=step: steps.prune(work, n))
+        training = recipe.between
+        if step < recipe.pruning.steps and training is not None and training.epochs:
+            name = f"train {step}"
+            stage(work, name, "train", lambda n=name, t=training: steps.train(work, n, t))
+
+
+def finetuned(work: Work) -> None:
+    """The training at the end, where the recipe has one."""
+    training = work.recipe.finetune
+    if training is not None and training.epochs:
+        stage(work, "finetune", "train", lambda: steps.train(work, "finetune", training))
+
+
+def stage(work: Work, name: str, kind: str, action: Callable[[], dict[str, Any]]) -> None:
+    """Do a stage that makes a pruned model, or take what it made before.
+
+    The action saves a model into ``steps/NAME`` and returns what the journal keeps.
+    """
+    target = work.folder / "steps" / name.replace(" ", "-")
+    event = work.journal.done(name)
+    if event is None:
+        started = time.perf_counter()
+        result = action()
+        event = work.journal.append(name, started, {"kind": kind, **result})
+        work.listener.end(name, str(event.get("note", "")))
+    else:
+        work.listener.end(name, str(event.get("note", "")), reused=True)
+    work.current = target

@@ -1,0 +1,243 @@
+"""A search over recipes: which strategy of pruning serves best, under objectives and constraints.
+
+Every trial is a recipe that is carried out and measured on the validation split; the best one is
+carried out to its end, and the test split is looked at then, once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+from secateur.config import Recipe, SearchSection
+from secateur.errors import BudgetError, InputError
+from secateur.job import folders
+from secateur.job.listening import Listener, plain
+from secateur.job.strategy_goals import Goals, read_goals
+from secateur.job.strategy_ladder import Ladder
+from secateur.job.strategy_space import Strategies, strategies
+from secateur.job.strategy_trials import Outcome, Trials, read_outcome
+from secateur.job.working import threads, work_on
+from secateur.journal import NAME as JOURNAL
+from secateur.journal import drop_partial_line
+from secateur.metrics import METRICS, add_metric
+from secateur.protocols import Subject
+from secateur.searching import ALGORITHMS, Discrete, Point, Problem
+from secateur.searching._running import Evaluation, Found, run_search
+from secateur.sources.functions import load_function
+
+FOLDER = "search"
+TRIALS = "trials.jsonl"
+DEFAULT = ("tpe", "nsga2")  # of ``auto``: for one objective, and for several
+
+
+def search_strategies(
+    recipe: Recipe, subject: Subject, folder: Path, listener: Listener
+) -> dict[str, Any]:
+    """Search, then carry the best recipe out; returns its metrics document with the search in it.
+
+    Errors: InputError, and BudgetError where no trial keeps the constraints.
+    """
+    section = recipe.search
+    assert section is not None
+    goals = goals_of(recipe)
+    found = strategies(recipe, goals.budgets)
+    place = folder / FOLDER
+    place.mkdir(exist_ok=True)
+    with folders.locked(folder), threads(recipe.threads):
+        trials = Trials(found, goals, place, subject, Ladder(section.share), listener)
+        told = _Told(place / TRIALS, found, trials, listener, section.trials)
+        problem = Problem(
+            found.space, found.repair, _seeds(found, section), objectives=len(goals.objectives)
+        )
+        name = section.algorithm
+        if name == "auto":
+            name = DEFAULT[len(goals.objectives) > 1]
+        listener.begin(FOLDER, section.trials)
+        result = run_search(
+            problem, ALGORITHMS.get(name)(problem, recipe.seed, section.trials), told.evaluate,
+            trials=section.trials, seconds=60 * section.minutes, known=told.known, tell=told.tell,
+        )  # fmt: skip
+        best = told.best(result)
+        listener.end(FOLDER, f"best of {len(result.trials)}: {_said(goals, told, best)}")
+        document = _document(goals, found, trials, told, result, best, name)
+        folders.write_json(place / "search.json", document)
+        chosen = found.recipe(best.point).model_copy(update={"output": str(folder)})
+        _begin_as(trials, chosen, folder, place)
+    metrics = work_on(chosen, subject, folder, listener)
+    return metrics
+
+
+def check_search(recipe: Recipe) -> None:
+    """Errors: InputError for a space or goals that cannot be."""
+    if recipe.search is not None and recipe.search.space:
+        strategies(recipe, goals_of(recipe).budgets)
+
+
+def goals_of(recipe: Recipe) -> Goals:
+    """What a recipe's search is for; functions of the user's become metrics. Errors: InputError."""
+    assert recipe.search is not None
+    for text in (*recipe.search.objective, *recipe.search.constraints):
+        for word in text.split():
+            if ":" in word and word.replace("_", "-") not in METRICS.names():
+                add_metric(word, load_function(word, Path(recipe.folder)))
+    return read_goals(recipe.search.objective, recipe.search.constraints, recipe.metric)
+
+
+class _Told:
+    """The ledger of a search: outcomes of points, those of an earlier run read back."""
+
+    def __init__(
+        self, path: Path, found: Strategies, trials: Trials, listener: Listener, total: int
+    ) -> None:
+        self.path, self.found, self.trials = path, found, trials
+        self.listener, self.total = listener, total
+        self.outcomes: dict[Point, Outcome] = {}
+        self.known: dict[Point, Evaluation] = {}
+        drop_partial_line(path)
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+            self._read(json.loads(line))
+
+    def _read(self, row: dict[str, Any]) -> None:
+        point = tuple(
+            parameter.values[place] if isinstance(parameter, Discrete) else place
+            for parameter, place in zip(self.found.space.parameters, row["point"], strict=True)
+        )
+        values = tuple(math.inf if value is None else value for value in row["values"])
+        self.known[point] = Evaluation(point, values, row["seconds"], row["error"])
+        if row["outcome"] is not None:
+            self.outcomes[point] = read_outcome(row["outcome"])
+            for rung, rank in enumerate(self.outcomes[point].ranks):
+                self.trials.ladder.learn(rung, rank)
+
+    def evaluate(self, point: Point) -> tuple[float, ...]:
+        """Its values."""
+        self.outcomes[point] = self.trials(point)
+        return self.trials.values(self.outcomes[point].measures)
+
+    def tell(self, number: int, evaluation: Evaluation) -> None:
+        """Write it down, and say so."""
+        point = evaluation.point
+        outcome = self.outcomes.get(point)
+        if point not in self.known:
+            places = [
+                parameter.values.index(value) if isinstance(parameter, Discrete) else value
+                for parameter, value in zip(self.found.space.parameters, point, strict=True)
+            ]
+            row = {
+                "point": places,
+                "overrides": self.found.overrides(point),
+                "values": [v if math.isfinite(v) else None for v in evaluation.values],
+                "seconds": evaluation.seconds,
+                "error": evaluation.error,
+                "outcome": None if outcome is None else plain(vars(outcome)),
+            }
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            shutil.rmtree(self.trials.place(point), ignore_errors=True)
+        said = evaluation.error or ", ".join(
+            f"{name} {value:.4g}" for name, value in (outcome.measures if outcome else {}).items()
+        )
+        self.listener.tick(FOLDER, number, said)
+
+    def kept(self, evaluation: Evaluation) -> bool:
+        """Whether it came to the end of the ladder and keeps all constraints."""
+        outcome = self.outcomes.get(evaluation.point)
+        if evaluation.error or outcome is None or not outcome.whole:
+            return False
+        return all(excess <= 0 for excess in self.trials.excess(outcome.measures).values())
+
+    def best(self, result: Found) -> Evaluation:
+        """Of those that are kept, by the first objective. Errors: BudgetError where none is."""
+        kept = [trial for trial in result.trials if self.kept(trial)]
+        if kept:
+            return min(kept, key=lambda trial: trial.values)
+        near = min(result.trials, key=lambda trial: trial.values)
+        outcome = self.outcomes.get(near.point)
+        if outcome is None:
+            raise InputError(f"all {len(result.trials)} trials failed; the last: {near.error}")
+        excess = self.trials.excess(outcome.measures)
+        binding, most = max(excess.items(), key=lambda pair: pair[1])
+        name = binding.split()[0]
+        raise BudgetError(
+            f"none of {len(result.trials)} trials keeps all constraints; the nearest one breaks "
+            f"{binding} by {most:.1%} of it with {name} {outcome.measures[name]:.4g}: "
+            f"{_words(self.found.overrides(near.point))}. Loosen it, or widen search.space"
+        )
+
+
+def _begin_as(trials: Trials, chosen: Recipe, folder: Path, place: Path) -> None:
+    """The dense model of the best trial as that of the run, so that it is not trained again."""
+    if (folder / JOURNAL).exists():
+        return
+    base = trials.base_of(chosen).folder
+    assert base.parent == place
+    shutil.copy2(base / "dense.safetensors", folder / "dense.safetensors")
+    shutil.copy2(base / JOURNAL, folder / JOURNAL)
+
+
+def _seeds(found: Strategies, section: SearchSection) -> list[Point]:
+    """The recipe's own values where the space holds them, and the first ones elsewhere."""
+    if not section.seeded:
+        return []
+    own = []
+    told = found.plain().model_dump(mode="json")
+    for parameter in found.space.parameters:
+        value: Any = told
+        for part in parameter.name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(parameter, Discrete):
+            own.append(value if value in parameter.values else parameter.first)
+        else:
+            inside = isinstance(value, int | float) and parameter.low <= value <= parameter.high
+            own.append(float(value) if inside else parameter.at(0.5))
+    return [found.space.settled(tuple(own))]
+
+
+def _document(
+    goals: Goals,
+    found: Strategies,
+    trials: Trials,
+    told: _Told,
+    result: Found,
+    best: Evaluation,
+    name: str,
+) -> dict[str, Any]:
+    rows = []
+    for trial in result.trials:
+        outcome = told.outcomes.get(trial.point)
+        rows.append({
+            "overrides": found.overrides(trial.point),
+            "values": [v if math.isfinite(v) else None for v in trial.values],
+            "measures": None if outcome is None else dict(outcome.measures),
+            "whole": outcome is not None and outcome.whole,
+            "kept": told.kept(trial),
+            "seconds": trial.seconds,
+            "error": trial.error,
+        })  # fmt: skip
+    front = {trial.point for trial in result.front if told.kept(trial)}
+    return plain({
+        "algorithm": name,
+        "objectives": [str(objective) for objective in goals.objectives],
+        "constraints": [str(constraint) for constraint in goals.constraints],
+        "dense": trials.dense,
+        "trials": rows,
+        "front": [n for n, trial in enumerate(result.trials) if trial.point in front],
+        "taken": next(n for n, trial in enumerate(result.trials) if trial is best),
+    })  # fmt: skip
+
+
+def _said(goals: Goals, told: _Told, best: Evaluation) -> str:
+    measures = told.outcomes[best.point].measures
+    values = ", ".join(f"{o.name} {measures[o.name]:.4g}" for o in goals.objectives)
+    return f"{values} with {_words(told.found.overrides(best.point))}"
+
+
+def _words(overrides: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in overrides.items()
+    )

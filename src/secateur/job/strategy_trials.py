@@ -1,0 +1,201 @@
+"""What a recipe is worth: prune by it, measure, train what deserves it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from secateur.config import Recipe, TargetSection
+from secateur.errors import InputError
+from secateur.job import steps
+from secateur.job.listening import Listener, Silent
+from secateur.job.stages import pruned, stage
+from secateur.job.strategy_goals import Goals
+from secateur.job.strategy_ladder import Ladder, rungs
+from secateur.job.strategy_space import Strategies
+from secateur.job.subjects import load_subject
+from secateur.job.timing import prepare
+from secateur.job.work import Work
+from secateur.job.working import begun
+from secateur.journal import Journal
+from secateur.measure.memory import peak_memory
+from secateur.metrics import evaluate
+from secateur.planning import StructureLike
+from secateur.predicting import sized
+from secateur.protocols import Subject
+from secateur.quantities import Quantity
+from secateur.searching import Point
+from secateur.training.devices import resolve
+from secateur.training.loading import batches
+
+FAR = 10  # of the scale of an objective: how much worse is what breaks a constraint
+REFINE = "pruning.refine"
+BASE = ("model", "model_args", "weights", "data", "input", "part", "train_dense", "seed", "device")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was measured of a point.
+
+    measures: metrics on the validation split, costs, and the drop of the recipe's metric.
+    ranks: what it was compared by on each rung of the ladder that it reached; whole: whether it
+    came to the end of it.
+    """
+
+    measures: Mapping[str, float]
+    ranks: tuple[float, ...]
+    whole: bool
+
+
+class Trials:
+    """Outcomes of points. Models of a trial lie below ``search/`` until ``forget``."""
+
+    def __init__(
+        self,
+        strategies: Strategies,
+        goals: Goals,
+        folder: Path,
+        subject: Subject,
+        ladder: Ladder,
+        listener: Listener,
+    ) -> None:
+        self.strategies, self.goals, self.ladder = strategies, goals, ladder
+        self.folder, self.listener = folder, listener
+        self._subject = subject
+        self._bases: dict[str, Work] = {}
+        self.base = self.base_of(strategies.plain())
+        self.dense = self._measured(self.base, self.base.dense, {})
+
+    def __call__(self, point: Point) -> Outcome:
+        """Prune, measure; then train, as long as the ladder lets it go on."""
+        recipe = self.strategies.recipe(point)
+        base = self.base_of(recipe)
+        recipe = self._rebased(recipe, base)
+        if not recipe.target.budgets():
+            if recipe.finetune is not None:
+                raise InputError("there is no target, so nothing is pruned and then trained")
+            return Outcome(self._measured(base, base.dense, {}), (), True)
+        place = self.place(point)
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        work = Work(
+            recipe, base.subject, place, Journal(place), Silent(), base.dense, base.structure,
+            latency=base.latency,
+        )  # fmt: skip
+        pruned(work)
+        plan = work.plan()
+        assert plan is not None
+        costs = self._costs(work, work.model(), plan.remove)
+        if any(excess > 0 for excess in self.excess(costs).values()):  # no metric is looked at
+            return Outcome(costs, (), False)
+        untrained, ranks = work.current, list[float]()
+        for rung, training in enumerate(rungs(recipe.finetune)):
+            if training is not None:
+                work.current = untrained
+                name = f"training {rung}"
+                stage(work, name, "train", lambda n=name, t=training: steps.train(work, n, t))
+            found = self._measured(work, work.model(), costs)
+            ranks.append(self.values(found)[0])
+            whole = training is recipe.finetune
+            if whole or not self.ladder.goes_on(rung, ranks[-1]):
+                break
+        return Outcome(found, tuple(ranks), whole)
+
+    def place(self, point: Point) -> Path:
+        """Where the models of a point lie."""
+        text = json.dumps([str(value) for value in point])
+        return self.folder / f"trial-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    def values(self, measures: Mapping[str, float]) -> tuple[float, ...]:
+        """One for each objective, to be small; what breaks a constraint is worse than what breaks
+        none, by how far it does."""
+        broken = sum(max(0.0, excess) for excess in self.excess(measures).values())
+        values = []
+        for objective in self.goals.objectives:
+            dense = abs(objective.of(self.dense))
+            value = objective.of(measures) if objective.name in measures else dense
+            scale = max(abs(value), dense, 1e-12)
+            values.append(value + FAR * scale * (1 + broken) if broken > 0 else value)
+        return tuple(values)
+
+    def excess(self, measures: Mapping[str, float]) -> dict[str, float]:
+        """How far each constraint is broken, in units of its limit; at most 0 where it holds."""
+        known = [c for c in self.goals.constraints if c.name in measures]
+        return {str(c): c.excess(measures, self.dense) for c in known}
+
+    def _measured(
+        self, work: Work, model: nn.Module, costs: Mapping[str, float]
+    ) -> dict[str, float]:
+        found = dict(costs) or self._costs(work, model, {})
+        data, section = work.subject.data, work.recipe.data
+        if data is None or section is None:
+            raise InputError("a search needs data to measure on; give 'data' in the recipe")
+        device = resolve(work.recipe.device)
+        model.to(device)
+        for name in self.goals.metrics:
+            rows = batches(data.val, section.batch_size * 2, device=device)
+            found[name] = float(evaluate(model, rows, name)[name])
+        model.to("cpu")
+        metric = self.goals.metric
+        dense = self.dense[metric] if hasattr(self, "dense") else found[metric]
+        found["drop"] = self.goals.drop(found[metric], dense)
+        return found
+
+    def _costs(
+        self, work: Work, model: nn.Module, remove: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, float]:
+        costs: StructureLike = work.costs
+        cost = costs.cost(dict(remove))
+        found = {kind: float(getattr(cost, kind)) for kind in ("flops", "params", "bytes")}
+        if work.latency is not None:
+            found["latency"] = float(cost.latency)  # type: ignore[attr-defined]
+        if self.goals.names("memory"):
+            found["memory"] = float(peak_memory(model, sized(work.subject.example_inputs, 1)).bytes)
+        return found
+
+    def base_of(self, recipe: Recipe) -> Work:
+        """Model, data, structure and dense weights that a recipe starts from; made once."""
+        told = recipe.model_dump(mode="json")
+        key = hashlib.sha256(json.dumps([told[name] for name in BASE]).encode()).hexdigest()[:12]
+        if key not in self._bases:
+            first = not self._bases
+            subject = self._subject if first else load_subject(recipe)
+            place = self.folder / f"base-{key}"
+            place.mkdir(parents=True, exist_ok=True)
+            work = begun(recipe, subject, place, self.listener if first else Silent())
+            if self.goals.names("latency"):
+                timed = recipe.model_copy(update={"target": TargetSection(latency="1x")})
+                work.recipe = timed
+                prepare(work)
+                work.recipe = recipe
+            if len(self._bases) > 2:  # the first is what drops are counted from
+                self._bases.pop(list(self._bases)[1])
+            self._bases[key] = work
+        return self._bases[key]
+
+    def _rebased(self, recipe: Recipe, base: Work) -> Recipe:
+        """Fractions of the first dense model as fractions of this one's; trials as many as asked
+        for."""
+        own, first = base.structure.cost({}), self.base.structure.cost({})
+        target = {}
+        for kind, budget in recipe.target.budgets().items():
+            if budget.unit == "fraction" and kind != "latency" and base is not self.base:
+                share = budget.value * float(getattr(first, kind)) / float(getattr(own, kind))
+                budget = Quantity(min(1.0, share), "fraction")
+            target[kind] = str(budget)
+        pruning = recipe.pruning
+        if REFINE not in self.strategies.space.names:
+            pruning = pruning.model_copy(update={"refine": 0})
+        return recipe.model_copy(update={"target": TargetSection(**target), "pruning": pruning})
+
+
+def read_outcome(document: Mapping[str, Any]) -> Outcome:
+    """As the ledger keeps it."""
+    return Outcome(dict(document["measures"]), tuple(document["ranks"]), bool(document["whole"]))

@@ -1,0 +1,323 @@
+"""Searches over recipes: spaces, objectives and constraints, the ladder, and whole searches."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset, TensorDataset
+
+import secateur as sc
+from command_cases import NET, secateur, write_recipe
+from secateur.config import TrainingSection, read_recipe
+from secateur.errors import InputError
+from secateur.job.strategy_goals import read_goals
+from secateur.job.strategy_ladder import Ladder, rungs
+from secateur.job.strategy_space import strategies
+from secateur.job.strategy_trials import Trials
+
+SPACE = {
+    "target.flops": {"low": 0.2, "high": 0.9},
+    "pruning.criterion": ["obs", "l2"],
+    "pruning.steps": [1, 2, 4],
+    "between.epochs": {"values": [0, 1], "when": {"pruning.steps": [2, 4]}},
+    "pruning.layers.features.0": ["keep", 0.5],
+    "finetune.learning_rate": {"low": 0.001, "high": 0.1, "log": True},
+}
+
+
+def recipe_of(space=SPACE, **changes):
+    search = {"space": space, **changes.pop("search", {})}
+    return read_recipe({"model": "net.py:build", "data": "digits", "search": search, **changes})
+
+
+def test_any_key_of_a_recipe_is_a_parameter():
+    found = strategies(recipe_of(), {})
+    assert found.space.names[-1] == "between.epochs"  # after what it depends on
+    point = found.space.decode([0.5, 0.9, 0.5, 0.9, 0.5, 0.9])
+    overrides = found.overrides(point)
+    recipe = found.recipe(point)
+    assert recipe.target.flops == f"{overrides['target.flops']}x"
+    assert recipe.pruning.criterion == "l2" and recipe.pruning.scope == "global"
+    assert recipe.pruning.steps == 2 and recipe.between.epochs == 1
+    assert recipe.pruning.layers == {"features.0": 0.5}
+    assert math.isclose(recipe.finetune.learning_rate, 0.01)
+    assert recipe.search is None
+    obs = found.recipe(found.space.decode([0.5, 0.1, 0.1, 0.1, 0.5, 0.9]))
+    assert obs.pruning.scope == "knapsack" and obs.pruning.compensate  # open: by the criterion
+    assert obs.pruning.layers == {"features.0": "keep"}
+    assert "between.epochs" not in found.overrides(found.space.decode([0.5] * 2 + [0.1] * 4))
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ({"pruning.criterium": ["l1"]}, "did you mean 'criterion'"),
+        ({"pruning.steps": [1, 0]}, r"pruning.steps cannot be 0"),
+        ({"prunning.steps": [1]}, "did you mean 'pruning'"),
+        ({"finetune.learning_rate": {"low": 1}}, "a list of values, or low and high"),
+        ({"finetune.learning_rate": {"low": "a", "high": 2}}, "wants numbers"),
+        ({"finetune.learning_rate": {"lo": 1, "high": 2}}, "no key 'lo'"),
+        ({"finetune.learning_rate": {"low": 2, "high": 1}}, "low < high"),
+        ({"pruning.steps": []}, "values that are all different"),
+        ({"pruning.steps": {"values": [1], "when": ["x"]}}, "one other key"),
+        ({"pruning.steps": {"values": [1], "when": {"x": [1]}}}, "does not come before"),
+    ],
+)
+def test_spaces_that_no_recipe_fits_are_refused_before_any_work(space, said):
+    with pytest.raises(InputError, match=said):
+        strategies(recipe_of(space), {})
+
+
+def test_goals_are_read_with_their_directions():
+    goals = read_goals(
+        ["accuracy", "flops", "max loss"], ["drop <= 1pt", "params<=0.5x", "f1 >= 0.9"], "accuracy"
+    )
+    measures = {"accuracy": 0.9, "flops": 10.0, "loss": 2.0, "f1": 0.8, "params": 60.0}
+    assert [o.of(measures) for o in goals.objectives] == [-0.9, 10.0, -2.0]
+    drop, params, f1 = goals.constraints
+    assert math.isclose(drop.excess({"drop": 0.03}, {}), 2.0)
+    assert math.isclose(params.excess(measures, {"params": 100.0}), 0.2)
+    assert math.isclose(f1.excess(measures, {}), 1 / 9)
+    assert goals.metrics == ("accuracy", "loss", "f1")
+    assert list(goals.budgets) == ["params"]
+    assert goals.drop(0.8, 0.9) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "constraints", "said"),
+    [
+        (["acuracy"], [], "did you mean 'accuracy'"),
+        (["most accuracy"], [], "is none"),
+        (["loss", "min loss"], [], "twice"),
+        ([], ["flops < 0.5x"], "is none"),
+        ([], ["flops >= 0.5x"], "an upper limit"),
+        ([], ["flops <= 2x"], "at most at 1x"),
+        ([], ["flps <= 0.5x"], "did you mean 'flops'"),
+        ([], ["accuracy >= much"], "wants a number"),
+        ([], ["accuracy >= 0.9", "accuracy <= 0.8"], "cannot both hold"),
+        ([], ["flops <= 0.5x", "flops <= 0.4x"], "limits 'flops' twice"),
+    ],
+)
+def test_goals_that_make_no_sense_are_refused(objectives, constraints, said):
+    with pytest.raises(InputError, match=said):
+        read_goals(objectives, constraints, "accuracy")
+
+
+def test_a_ladder_lets_the_best_third_go_on():
+    ladder = Ladder(1 / 3)
+    went = [ladder.goes_on(0, value) for value in (5.0, 6.0, 4.0, 4.5, 3.0, 7.0)]
+    assert went == [True, False, True, True, True, False]
+    everyone = Ladder(1.0)
+    assert all(everyone.goes_on(0, value) for value in (1.0, 2.0, 3.0))
+    whole = TrainingSection(epochs=8)
+    assert [t and t.epochs for t in rungs(whole)] == [None, 2, 8]
+    assert [t and t.epochs for t in rungs(TrainingSection(epochs=3))] == [None, 3]
+    assert rungs(None) == (None,)
+
+
+def test_what_breaks_a_constraint_is_told_as_worse_by_how_far():
+    trials = object.__new__(Trials)
+    trials.goals = read_goals(["accuracy"], ["drop <= 1pt"], "accuracy")
+    trials.dense = {"accuracy": 0.9, "drop": 0.0}
+    values = [trials.values({"accuracy": 0.9 - d, "drop": d})[0] for d in (0, 0.01, 0.02, 0.1)]
+    assert values == sorted(values) and values[1] < 0 < values[2] < values[3]
+
+
+class Counted(Dataset):
+    """Counts what is read of it."""
+
+    def __init__(self, samples):
+        self.samples, self.reads = samples, 0
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        self.reads += 1
+        return self.samples[index]
+
+
+def samples(count, seed):
+    """Bright squares, at one of four places."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.randint(4, (count,), generator=generator)
+    images = torch.randn(count, 1, 8, 8, generator=generator)
+    for image, target in zip(images, targets.tolist(), strict=True):
+        image[:, 4 * (target // 2) :, 4 * (target % 2) :][:, :4, :4] += 1
+    return TensorDataset(images, targets)
+
+
+@pytest.fixture(scope="module")
+def net():
+    place: dict = {}
+    exec(NET, place)  # the tests' own net
+    torch.manual_seed(0)
+    model = place["build"](8, 4)
+    train = samples(200, 0)
+    optimiser = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(60):
+        loss = nn.functional.cross_entropy(model(train.tensors[0]), train.tensors[1])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return model.eval()
+
+
+class Watching:
+    """A listener that notes how much of the test split was read by the end of the search."""
+
+    def __init__(self, test):
+        self.test, self.before, self.read = test, 0, None
+
+    def begin(self, stage, total=None):
+        if stage == "trace":  # labels were checked by then
+            self.before = self.test.reads
+
+    def tick(self, stage, done, note=""): ...
+    def say(self, text): ...
+    def folder(self, path): ...
+    def end(self, stage, note, reused=False):
+        if stage == "search":
+            self.read = self.test.reads - self.before
+
+
+def test_a_search_in_one_call(net, tmp_path):
+    """Several objectives, a function of the user's, and the test split untouched until the end."""
+
+    def wrong(model, batches):
+        pairs = [(model(x).argmax(1) != y).float().mean() for x, y in batches]
+        return float(torch.stack(pairs).mean())
+
+    wrong.higher_is_better = False
+    test = Counted(samples(40, 2))
+    watching = Watching(test)
+    found = sc.search(
+        net,
+        {"target.flops": [0.3, 0.6], "pruning.criterion": ["obs", "l2", "random"]},
+        [wrong, "flops"],
+        train=samples(80, 0), val=samples(40, 1), test=test, epochs=0, budget=6,
+        recipe={"latency": None}, folder=tmp_path / "run", listener=watching,
+    )  # fmt: skip
+    assert watching.read == 0 and test.reads > watching.before
+    assert len(found.trials) == 6 and not any(trial["error"] for trial in found.trials)
+    assert len({json.dumps(trial["overrides"]) for trial in found.trials}) == 6
+    dense = sc.trace(net, torch.zeros(2, 1, 8, 8)).cost({}).flops
+    for trial in found.trials:
+        assert trial["measures"]["flops"] <= trial["overrides"]["target.flops"] * dense
+        assert trial["values"] == [trial["measures"]["given:wrong"], trial["measures"]["flops"]]
+    values = [tuple(trial["values"]) for trial in found.front]
+    assert not any(a < b and c <= d for a, c in values for b, d in values if (a, c) != (b, d))
+    assert found.best in [trial["overrides"] for trial in found.front]
+    # the best was carried out to its end: measured anew it is what the search said of it
+    structure = sc.trace(found.model, torch.zeros(2, 1, 8, 8))
+    measures = next(t["measures"] for t in found.trials if t["overrides"] == found.best)
+    assert structure.cost({}).flops == measures["flops"]
+    assert found.hypervolume([1.0, float(dense)]) > 0
+    assert not list((tmp_path / "run" / "search").glob("trial-*"))
+
+
+def test_a_function_is_searched_by_the_same_engine():
+    def evaluate(values):
+        if values["rate"] > 3:
+            raise ValueError("too large")
+        return (values["rate"] - 1) ** 2 + (values["kind"] != "b")
+
+    space = {"rate": {"low": 0.0, "high": 4.0}, "kind": ["a", "b"]}
+    found = sc.search(space=space, evaluate=evaluate, budget=60)
+    assert found.best["kind"] == "b" and abs(found.best["rate"] - 1) < 0.3
+    assert {"", "ValueError: too large"} == {trial["error"] for trial in found.trials}
+    with pytest.raises(InputError, match="there is no model"):
+        _ = found.model
+
+    class Middle:
+        """A user's own algorithm."""
+
+        def __init__(self, problem, seed, trials):
+            self.left = [problem.space.decode([at, 0.9]) for at in (0.2, 0.3)]
+
+        def ask(self):
+            return self.left.pop() if self.left else None
+
+        def tell(self, point, values): ...
+
+    own = sc.search(space=space, evaluate=evaluate, algorithm=Middle, budget=60)
+    assert [trial["overrides"]["kind"] for trial in own.trials] == ["b", "b"]
+    with pytest.raises(InputError, match="needs a space"):
+        sc.search(evaluate=evaluate)
+    with pytest.raises(InputError, match="needs a model"):
+        sc.search(space=space)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("strategies")
+    (folder / "own.py").write_text(
+        "def nothing(model, batches):\n    return sum(0 for _ in batches) + float('nan')\n"
+    )
+    return folder
+
+
+def recipe_in(place, name, search, **changes):
+    base = {"train_dense": {"epochs": 6, "learning_rate": 0.1}, "pruning": {}}
+    data = {"source": "digits", "limit": 400, "batch_size": 20}
+    write_recipe(place, name, **{**base, "data": data, "search": search, **changes})
+
+
+CLI_SPACE = {"pruning.criterion": ["obs", "l2", "random"], "finetune.learning_rate": [0.001, 0.03]}
+
+
+def test_a_search_of_recipes_by_the_command_line(place):
+    search = {"space": CLI_SPACE, "trials": 6, "constraints": ["flops <= 0.4x", "drop <= 90pt"]}
+    recipe_in(place, "whole.yaml", search, target={}, finetune={"epochs": 4})
+    done = secateur(place, "search", "whole.yaml", "--output", "whole", "--json")
+    assert done.returncode in (0, 3), done.stderr
+    metrics = json.loads((place / "whole" / "metrics.json").read_text())
+    told = metrics["search"]
+    assert told["algorithm"] == "tpe" and len(told["trials"]) == 6
+    assert metrics["after"]["flops"] <= 0.4 * metrics["before"]["flops"]
+    assert (
+        metrics["recipe"]["pruning"]["criterion"]
+        == (told["trials"][told["taken"]]["overrides"]["pruning.criterion"])
+    )
+    kept = [t for t in told["trials"] if t["kept"]]
+    assert kept and all(t["whole"] for t in kept)
+    assert any(not t["whole"] for t in told["trials"])  # the ladder stopped some
+    assert told["trials"][told["taken"]]["measures"]["accuracy"] == max(
+        t["measures"]["accuracy"] for t in kept
+    )
+    # As if it had been killed while the fourth trial was written: the same trials come again.
+    cut = place / "whole"
+    ledger = cut / "search" / "trials.jsonl"
+    lines = ledger.read_text().splitlines(keepends=True)
+    ledger.write_text("".join(lines[:3]) + lines[3][:30])
+    for name in ("metrics.json", "journal.jsonl"):
+        (cut / name).unlink()
+    again = secateur(place, "resume", "whole", "--json")
+    assert again.returncode == done.returncode, again.stderr
+    second = json.loads((cut / "metrics.json").read_text())
+    strip = lambda told: [{k: v for k, v in t.items() if k != "seconds"} for t in told["trials"]]  # noqa: E731
+    assert strip(second["search"]) == strip(told)
+    assert second["after"]["metric"] == metrics["after"]["metric"]
+    assert ledger.read_text().splitlines()[:3] == [line.rstrip("\n") for line in lines[:3]]
+
+
+@pytest.mark.parametrize(
+    ("search", "said"),
+    [
+        ({"objective": ["acuracy"]}, "did you mean 'accuracy'"),
+        ({"constraints": ["flops <= 0.5x", "flops <= 0.4x"]}, "twice"),
+        ({"space": {"pruning.criterion": ["l3"]}}, "unknown criterion"),
+        ({"objective": ["own.py:missing"]}, "missing"),
+        ({"constraints": ["drop <= 0pt", "flops <= 0.05x"]}, "nearest one breaks drop"),
+        ({"objective": ["own.py:nothing"]}, "the value is nan"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_sentence(place, search, said):
+    recipe_in(place, "bad.yaml", {"space": CLI_SPACE, "trials": 2, **search}, finetune=None)
+    done = secateur(place, "search", "bad.yaml", "--output", f"bad-{abs(hash(said))}")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert said in done.stderr, done.stderr
