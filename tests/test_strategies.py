@@ -283,6 +283,7 @@ def test_a_search_of_recipes_by_the_command_line(place):
         metrics["recipe"]["pruning"]["criterion"]
         == (told["trials"][told["taken"]]["overrides"]["pruning.criterion"])
     )
+    assert "What was tried" in (place / "whole" / "report.html").read_text()
     kept = [t for t in told["trials"] if t["kept"]]
     assert kept and all(t["whole"] for t in kept)
     assert any(not t["whole"] for t in told["trials"])  # the ladder stopped some

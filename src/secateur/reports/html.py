@@ -12,6 +12,7 @@ from secateur.reports import numbers, sections
 from secateur.reports.choice import choice_section
 from secateur.reports.markup import Markup, escaped, inline_json, join, tag
 from secateur.reports.reading import Document, checked, mapping, runtime, score, target
+from secateur.reports.search import search_section
 from secateur.reports.sentences import verdict_clauses, verdict_line
 from secateur.reports.table import Row, before_after_rows
 from secateur.reports.timeline import timeline_section
@@ -80,10 +81,12 @@ def asset(name: str) -> str:
 
 def _parts(metrics: Document) -> list[tuple[str, str, Markup]]:
     """The sections as (id, heading, content)."""
+    searched = search_section(metrics)
     return [
         ("before-after", "Before and after", sections.before_after(metrics)),
         ("widths", "Layer by layer", width_section(metrics)),
         ("timeline", "How it got there", timeline_section(metrics)),
+        *([] if searched is None else [("search", "What was tried", searched)]),
         ("choice", "How widths were chosen", choice_section(metrics)),
         ("groups", "Groups", sections.groups(metrics)),
         ("frozen", "What stayed whole, and why", sections.frozen(metrics)),
