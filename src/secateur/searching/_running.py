@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from secateur.errors import InputError
 from secateur.searching import Algorithm, Wait
+from secateur.searching._evaluation import Engine, Evaluate, Evaluation, Here
 from secateur.searching._front import nondominated
 from secateur.searching._problem import Problem
 from secateur.searching._space import Point
 
 ASKED = 30  # times the trials: questions whose answers are known already come to an end
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a point was worth, in each objective; infinite where it failed: ``error`` says why."""
-
-    point: Point
-    values: tuple[float, ...]
-    seconds: float
-    error: str = ""
-
-    @property
-    def value(self) -> float:
-        """In the first objective."""
-        return self.values[0]
 
 
 @dataclass(frozen=True)
@@ -53,74 +39,73 @@ class Found:
 def run_search(
     problem: Problem,
     algorithm: Algorithm,
-    evaluate: Callable[[Point], float | Sequence[float]],
+    evaluate: Evaluate | Engine,
     *,
     trials: int,
     seconds: float = math.inf,
     known: Mapping[Point, Evaluation] | None = None,
     tell: Callable[[int, Evaluation], None] = lambda number, trial: None,
+    parallel: int = 1,
 ) -> Found:
     """The best point that an algorithm finds within some evaluations.
 
     evaluate: a point that keeps the constraints -> its value, or one for each objective; what it
-    raises of Exception is a failed trial, and so is a value that is not a number. trials:
-    evaluations at most, those of ``known`` counted; a point that comes again is not evaluated
-    again and does not count. seconds: no evaluation begins that would likely bring their sum above
-    this. known: evaluations of an earlier run of the same search, which are believed.
+    raises of Exception is a failed trial, and so is a value that is not a number. Or an engine
+    that evaluates points elsewhere. trials: evaluations at most, those of ``known`` counted; a
+    point that comes again is not evaluated again and does not count. seconds: no evaluation begins
+    that would likely bring their sum, divided by ``parallel``, above this. known: evaluations of
+    an earlier run of the same search, which are believed.
+    parallel: W points are under way at a time. Question n is asked when the answers to the
+    questions 0 ... n - W were told, in their order, and no others (but for an algorithm that waits
+    for more). So the trials depend on W alone, and not on who evaluates them, or how fast.
     Errors: InputError where no point keeps the constraints, or all trials failed.
     """
-    if trials < 1:
-        raise InputError(f"trials is {trials}; give at least 1")
-    done: dict[Point, Evaluation] = {}
+    for name, value in (("trials", trials), ("parallel", parallel)):
+        if value < 1:
+            raise InputError(f"{name} is {value}; give at least 1")
+    engine = Here(evaluate, problem.objectives) if callable(evaluate) else evaluate
+    known = known or {}
     lost = (math.inf,) * problem.objectives
+    begun: set[Point] = set()
+    done: dict[Point, Evaluation] = {}
+    unanswered: deque[tuple[Point, Point | None]] = deque()
     asked = 0
-    while len(done) < trials and asked < ASKED * trials:
-        point = algorithm.ask()
-        if point is None:
-            break
-        assert not isinstance(point, Wait), "all answers were given"
-        asked += 1
-        repaired = problem.repair(problem.space.settled(point))
+
+    def answer() -> None:
+        point, repaired = unanswered.popleft()
         if repaired is None:
             algorithm.tell(point, lost)
-            continue
+            return
         if repaired not in done:
-            found = (known or {}).get(repaired)
-            if found is None:
-                spent = [trial.seconds for trial in done.values()]
-                if sum(spent) + max(spent, default=0.0) > seconds and spent:
-                    break
-                found = evaluated(evaluate, repaired, problem.objectives)
-            done[repaired] = found
-            tell(len(done), found)
+            done[repaired] = known[repaired] if repaired in known else engine.answer(repaired)
+            tell(len(done), done[repaired])
         algorithm.tell(repaired, done[repaired].values)
+
+    while len(begun) < trials and asked < ASKED * trials:
+        while len(unanswered) >= parallel:
+            answer()
+        point = algorithm.ask()
+        while isinstance(point, Wait):
+            assert unanswered, "an algorithm waits and all answers were given"
+            answer()
+            point = algorithm.ask()
+        if point is None:
+            break
+        asked += 1
+        repaired = problem.repair(problem.space.settled(point))
+        if repaired is not None and repaired not in begun:
+            if repaired not in known:
+                spent = [trial.seconds for trial in done.values()]
+                if spent and sum(spent) / parallel + max(spent) > seconds:
+                    break
+                engine.begin(repaired)
+            begun.add(repaired)
+        unanswered.append((point, repaired))
+    while unanswered:
+        answer()
     if not done:
         raise InputError("no point of the search space keeps the constraints")
     best = min(done.values(), key=lambda trial: trial.value)
     if not math.isfinite(best.value):
         raise InputError(f"all {len(done)} trials failed; the last: {best.error}")
     return Found(tuple(done.values()), best, asked)
-
-
-def evaluated(
-    evaluate: Callable[[Point], float | Sequence[float]], point: Point, objectives: int = 1
-) -> Evaluation:
-    """What a point is worth; never raises an Exception: that is a failed trial."""
-    begun = time.perf_counter()
-    values: tuple[float, ...] = ()
-    try:
-        found = evaluate(point)
-        values = tuple(map(float, found)) if isinstance(found, Sequence) else (float(found),)
-        error = _complaint(values, objectives)
-    except Exception as failure:  # an evaluation may be a user's
-        error = f"{type(failure).__name__}: {failure}"
-    seconds = time.perf_counter() - begun
-    return Evaluation(point, (math.inf,) * objectives if error else values, seconds, error)
-
-
-def _complaint(values: tuple[float, ...], objectives: int) -> str:
-    if len(values) != objectives:
-        return f"{len(values)} values were given for {objectives} objectives"
-    if all(map(math.isfinite, values)):
-        return ""
-    return f"the value is {values[0] if objectives == 1 else values}"

@@ -1,0 +1,342 @@
+"""Ledgers and workers of a search: no trial is lost or counted twice, whoever dies."""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import worker_cases as cases
+from secateur.errors import InputError
+from secateur.searching import ALGORITHMS, Problem
+from secateur.searching._evaluation import Here, evaluated
+from secateur.searching._ledger import DEATHS
+from secateur.searching._running import run_search
+from secateur.searching._storage import check_storage
+
+NAMES = sorted(ALGORITHMS.names())
+
+
+def points(found) -> list[tuple]:
+    return [trial.point for trial in found.trials]
+
+
+def seen(folder: Path) -> Counter[str]:
+    """How often each point was evaluated."""
+    lines = (folder / "seen.txt").read_text().splitlines()
+    return Counter(line.partition(" ")[2] for line in lines)
+
+
+class Recorded:
+    """An algorithm with a note of what it had been told at each question."""
+
+    def __init__(self, name: str, problem: Problem, trials: int) -> None:
+        self.theirs = ALGORITHMS.get(name)(problem, 0, trials)
+        self.told, self.at = [], []
+
+    def ask(self):
+        self.at.append(len(self.told))
+        return self.theirs.ask()
+
+    def tell(self, point, values):
+        self.told.append(point)
+        self.theirs.tell(point, values)
+
+
+@pytest.mark.parametrize("window", [1, 2, 5])
+def test_question_n_comes_after_the_answers_to_n_minus_w(window):
+    algorithm = Recorded("random", Problem(cases.SPACE), 20)
+    found = run_search(Problem(cases.SPACE), algorithm, cases.value, trials=20, parallel=window)
+    assert algorithm.at == [max(0, n - window + 1) for n in range(20)]
+    assert algorithm.told == points(found)
+
+
+class Backwards:
+    """An engine that evaluates the newest point first."""
+
+    def __init__(self) -> None:
+        self.waiting, self.done = [], {}
+
+    def begin(self, point):
+        self.waiting.append(point)
+
+    def answer(self, point):
+        while point not in self.done:
+            last = self.waiting.pop()
+            self.done[last] = evaluated(cases.value, last)
+        return self.done[point]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_trials_do_not_depend_on_who_is_faster(name):
+    def searched(engine, window):
+        problem = Problem(cases.SPACE)
+        algorithm = ALGORITHMS.get(name)(problem, 0, 24)
+        return points(run_search(problem, algorithm, engine, trials=24, parallel=window))
+
+    in_order = searched(Here(cases.value), 3)
+    assert searched(Backwards(), 3) == in_order
+    if name in ("random", "grid"):  # they learn nothing
+        assert searched(cases.value, 1) == in_order
+
+
+def test_the_ledger_gives_back_what_was_written(tmp_path):
+    found = cases.search(tmp_path, "random", 20)
+    assert points(found) == points(cases.search(tmp_path, "random", 20))
+    assert set(seen(tmp_path).values()) == {1}  # the second search knew all of it
+    import optuna
+
+    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "journal.log"))
+    study = optuna.load_study(study_name="cases", storage=optuna.storages.JournalStorage(backend))
+    assert [trial.number for trial in study.trials] == list(range(20))
+    for trial, told in zip(study.trials, found.trials, strict=True):
+        assert set(trial.params) == set(cases.SPACE.names)
+        assert trial.params["rate"] == told.point[3] and trial.params["layers.0"] == told.point[0]
+        assert trial.value == told.value
+        assert trial.user_attrs["seconds"] == told.seconds
+        assert trial.user_attrs["worker"] == f"here-{os.getpid()}"
+    assert study.best_value == found.best.value
+
+
+def test_two_workers_make_the_trials_of_one(tmp_path):
+    folders = [tmp_path / name for name in ("one", "two")]
+    wanted = points(cases.search(tmp_path / "whole", "random", 16, parallel=2))
+    for folder in folders:
+        folder.mkdir()
+        (folder / f"fail-{cases.mark(wanted[4])}").touch()
+    alone = cases.search(folders[0], "random", 16, parallel=2)
+    command = cases.command(folders[1])
+    crew = {"workers": 2, "command": command}
+    together = cases.search(folders[1], "random", 16, parallel=2, crew=crew)
+    assert [(t.point, t.values, t.error) for t in together.trials] == [
+        (t.point, t.values, t.error) for t in alone.trials
+    ]
+    assert any(trial.error == "ValueError: no luck" for trial in together.trials)
+    rows = cases.ledger(folders[1]).rows()
+    assert {row.worker for row in rows} <= {f"local-{os.getpid()}-{n}" for n in (1, 2)}
+    assert set(seen(folders[1]).values()) == {1} and len(seen(folders[1])) == 16
+
+
+def test_a_killed_worker_loses_no_trial_and_counts_none_twice(tmp_path):
+    said = []
+    wanted = points(cases.search(tmp_path / "whole", "random", 16, parallel=2))
+    (tmp_path / "cut").mkdir()
+    for point in (wanted[3], wanted[8]):
+        (tmp_path / "cut" / f"kill-{cases.mark(point)}").touch()
+    crew = {"workers": 2, "command": cases.command(tmp_path / "cut"), "say": said.append}
+    found = cases.search(tmp_path / "cut", "random", 16, parallel=2, crew=crew)
+    assert points(found) == wanted and not any(trial.error for trial in found.trials)
+    rows = cases.ledger(tmp_path / "cut").rows()
+    assert [row.point for row in rows] == wanted and sum(row.deaths for row in rows) == 2
+    assert sum(seen(tmp_path / "cut").values()) == 16 + 2
+    assert len(said) == 2 and all("signal 9" in line for line in said)
+
+
+def test_a_trial_that_kills_all_its_workers_is_a_failed_one(tmp_path):
+    wanted = points(cases.search(tmp_path / "whole", "random", 6, parallel=2))
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / f"kill-{cases.mark(wanted[2])}").write_text("always")
+    crew = {"workers": 2, "command": cases.command(tmp_path / "cut")}
+    found = cases.search(tmp_path / "cut", "random", 6, parallel=2, crew=crew)
+    assert points(found) == wanted
+    assert [trial.error for trial in found.trials] == [
+        f"{DEATHS} workers died on it, the last one with signal 9" if n == 2 else ""
+        for n in range(6)
+    ]
+
+
+def test_a_hanging_trial_ends_with_its_worker_and_is_not_tried_again(tmp_path):
+    wanted = points(cases.search(tmp_path / "whole", "random", 6, parallel=2))
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / f"hang-{cases.mark(wanted[1])}").touch()
+    command = cases.command(tmp_path / "cut", timeout=0.5)
+    crew = {"workers": 2, "command": command, "timeout": 0.5}
+    found = cases.search(tmp_path / "cut", "random", 6, parallel=2, crew=crew)
+    assert found.trials[1].error == "it took more than 0.5 s"
+    assert 0.5 < found.trials[1].seconds < 5
+    assert points(found) == wanted and set(seen(tmp_path / "cut").values()) == {1}
+
+
+def test_the_coordinator_kills_what_its_worker_does_not_end(tmp_path):
+    """A worker without a timeout of its own stands for one whose threads are all stuck."""
+    wanted = points(cases.search(tmp_path / "whole", "random", 4, parallel=2))
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / f"hang-{cases.mark(wanted[1])}").touch()
+    crew = {"workers": 2, "command": cases.command(tmp_path / "cut"), "timeout": 0.3}
+    found = cases.search(tmp_path / "cut", "random", 4, parallel=2, crew=crew)
+    assert points(found) == wanted
+    assert found.trials[1].error == "it took more than 0.3 s"
+
+
+def test_a_timer_ends_what_hangs_without_workers(tmp_path):
+    wanted = points(cases.search(tmp_path / "whole", "random", 4))
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / f"hang-{cases.mark(wanted[1])}").touch()
+    found = cases.search(tmp_path / "cut", "random", 4, crew={"timeout": 0.3})
+    assert points(found) == wanted and found.trials[1].error == "it took more than 0.3 s"
+    said = []
+
+    def elsewhere() -> None:
+        with pytest.raises(InputError) as caught:
+            evaluated(cases.value, wanted[0], timeout=1.0)
+        said.append(str(caught.value))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert "main thread" in said[0]
+
+
+def test_workers_that_cannot_begin_are_given_up_and_the_search_goes_on(tmp_path):
+    said = []
+    command = cases.command(tmp_path, broken=True)
+    found = cases.search(
+        tmp_path, "random", 5, parallel=2,
+        crew={"workers": 2, "command": command, "say": said.append},
+    )  # fmt: skip
+    assert len(found.trials) == 5
+    assert any("this worker cannot begin; no more are started" in line for line in said)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_that_joined_and_is_heard_of_no_more(tmp_path, how):
+    wanted = points(cases.search(tmp_path / "whole", "random", 10, parallel=3))
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    (folder / "slow").write_text("0.2")
+    cases.ledger(folder)
+    command = cases.command(folder)("joined")
+    joined = subprocess.Popen(command)
+    said = []
+
+    def end_it() -> None:  # as soon as it is at work
+        while f"{joined.pid} " not in (folder / "seen.txt").read_text():
+            time.sleep(0.01)
+        joined.send_signal(how)
+
+    try:
+        while not cases.ledger(folder).beats():
+            time.sleep(0.05)
+        (folder / "seen.txt").touch()
+        thread = threading.Thread(target=end_it)
+        thread.start()
+        found = cases.search(folder, "random", 10, parallel=3, crew={"say": said.append})
+        thread.join()
+    finally:
+        joined.kill()
+        joined.wait()
+    assert points(found) == wanted and not any(trial.error for trial in found.trials)
+    assert len(cases.ledger(folder).rows()) == 10
+    assert said == ["worker joined has not been heard of; its trial waits again"]
+
+
+def test_a_worker_that_joined_does_its_part_and_ends_with_the_search(tmp_path):
+    (tmp_path / "slow").write_text("0.05")
+    cases.ledger(tmp_path)
+    joined = subprocess.Popen(cases.command(tmp_path)("joined"))
+    while not cases.ledger(tmp_path).beats():
+        time.sleep(0.05)
+    found = cases.search(tmp_path, "random", 20, parallel=4)
+    assert joined.wait(10) == 0
+    workers = Counter(row.worker for row in cases.ledger(tmp_path).rows())
+    assert sum(workers.values()) == len(found.trials) == 20 and len(workers) == 2
+    assert min(workers.values()) >= 4
+
+
+@pytest.mark.parametrize("window", [1, 3])
+def test_a_search_that_was_killed_goes_on_where_it_was(tmp_path, window):
+    whole = cases.search(tmp_path / "whole", "annealing", 14, parallel=window)
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    (folder / f"kill-{cases.mark(whole.trials[6].point)}").touch()
+    child = os.fork()
+    if not child:
+        cases.search(folder, "annealing", 14, parallel=window)
+        os._exit(0)  # never: it is killed
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    before = sum(row.state == "done" for row in cases.ledger(folder).rows())
+    assert 0 < before < 14
+    again = cases.search(folder, "annealing", 14, parallel=window)
+    assert [(t.point, t.values) for t in again.trials] == [
+        (t.point, t.values) for t in whole.trials
+    ]
+    counts = seen(folder)
+    assert sum(counts.values()) == 15 and max(counts.values()) == 2  # the one under way
+
+
+def test_sqlite_takes_two_workers(tmp_path):
+    url = "sqlite:///study.db"
+    crew = {"workers": 2, "command": cases.command(tmp_path, url=url)}
+    found = cases.search(tmp_path, "random", 8, parallel=2, url=url, crew=crew)
+    assert len(found.trials) == 8 and (tmp_path / "study.db").is_file()
+    assert set(seen(tmp_path).values()) == {1}
+    again = cases.search(tmp_path, "random", 8, parallel=2, url=url)
+    assert points(again) == points(found) and set(seen(tmp_path).values()) == {1}
+
+
+def test_a_full_disk_is_said_and_what_was_found_stays(tmp_path):
+    """A limit on the size of files stands for the disk: a write ends in the middle of a line."""
+    whole = cases.search(tmp_path / "whole", "random", 10)
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    size = (tmp_path / "whole" / "journal.log").stat().st_size
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
+        try:
+            cases.search(folder, "random", 10)
+        except InputError as error:
+            os._exit(7 if "cannot be read or written: File too large" in str(error) else 8)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert not (folder / "journal.log").read_bytes().endswith(b"\n")
+    done = len(cases.ledger(folder).known())
+    assert 2 <= done < 10
+    assert points(cases.search(folder, "random", 10)) == points(whole)
+    assert sum(seen(folder).values()) <= 11
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://me:secret@host/db", "PGPASSWORD"),
+        ("postgresql://me@host/db?password=secret", "PGPASSWORD"),
+        ("mysql://host/db", "sqlite:///FILE"),
+        ("study.db", "sqlite:///FILE"),
+    ],
+)
+def test_urls_that_cannot_be(url, said):
+    with pytest.raises(InputError, match=said) as caught:
+        check_storage(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_ledger_of_another_search_is_refused(tmp_path):
+    cases.search(tmp_path, "random", 2)
+    from secateur.searching import Discrete, Space
+    from secateur.searching._ledger import Ledger
+
+    with pytest.raises(InputError, match="of another search"):
+        Ledger(tmp_path, "cases", Space((Discrete("other", (1, 2)),))).rows()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "journal.log").write_text("this is\nno journal\n")
+    with pytest.raises(InputError, match="no ledger of a search"):
+        cases.ledger(tmp_path / "bad")
+
+
+def test_time_is_that_of_all_who_work(tmp_path):
+    """Two at a time: half of the seconds of the trials."""
+    (tmp_path / "slow").write_text("0.05")
+    alone = cases.search(tmp_path / "one", "random", 30, seconds=0.0)
+    assert len(alone.trials) == 1 and math.isfinite(alone.best.value)
+    together = cases.search(tmp_path, "random", 30, parallel=2, seconds=0.4)
+    assert 8 <= len(together.trials) <= 16
