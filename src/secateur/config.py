@@ -116,7 +116,9 @@ class SearchSection(Section):
     """How widths are searched by trials on the compensated model, in place of ``refine``; with a
     ``space``, how recipes are: keys of the recipe by their dotted names, and their values.
 
-    share: of the candidates that go on to each longer training.
+    share: of the candidates that go on to each longer training. parallel: trials under way at a
+    time; as many as workers where it is left out. timeout: seconds of a trial. storage: URL of the
+    ledger; a journal in the run's folder where it is empty. engine: ``ray`` or ``ray:ADDRESS``.
     """
 
     algorithm: str = "auto"
@@ -127,6 +129,16 @@ class SearchSection(Section):
     trials: int = Field(default=50, ge=1)
     minutes: float = Field(default=60.0, gt=0)
     seeded: bool = True
+    workers: int = Field(default=1, ge=0)
+    parallel: int | None = Field(default=None, ge=1)
+    timeout: float | None = Field(default=None, gt=0)
+    storage: str = ""
+    engine: str = Field(default="", pattern=r"^(ray(:.+)?)?$")
+
+    @property
+    def window(self) -> int:
+        """Trials under way at a time."""
+        return self.parallel or max(1, self.workers)
 
 
 class AugmentationSection(Section):

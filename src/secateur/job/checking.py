@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from secateur.config import Recipe
+from secateur.config import Recipe, SearchSection
 from secateur.criteria import CRITERIA
 from secateur.errors import InputError
 from secateur.exporters import EXPORTERS
@@ -13,6 +13,7 @@ from secateur.metrics import METRICS
 from secateur.registry import Registry, unknown
 from secateur.runtimes import RUNTIMES, check_threads
 from secateur.searching import ALGORITHMS
+from secateur.searching._storage import check_storage
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -34,6 +35,8 @@ def check_recipe(recipe: Recipe) -> None:
                 f"{recipe.pruning.scope!r} and compensate {recipe.pruning.compensate}; give data, "
                 "and leave the two open"
             )
+    if recipe.search is not None:
+        _check_workers(recipe.search)
     if recipe.latency is not None:
         check_threads(recipe.latency.threads)
     elif recipe.target.latency is not None:
@@ -54,6 +57,20 @@ def check_recipe(recipe: Recipe) -> None:
             f"max_drop of {recipe.max_drop} cannot be checked without data; give data, or leave "
             "it out"
         )
+
+
+def _check_workers(search: SearchSection) -> None:
+    if search.storage:
+        check_storage(search.storage)
+    if not search.space:
+        return
+    default = SearchSection()
+    for name in ("workers", "parallel", "timeout", "storage", "engine"):
+        if getattr(search, name) != getattr(default, name):
+            raise InputError(
+                f"'search.{name}' is for a search of widths; the trials of 'search.space' are made "
+                "one after the other in this process: leave it out"
+            )
 
 
 def check_names(recipe: Recipe) -> None:
