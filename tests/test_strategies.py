@@ -306,6 +306,31 @@ def test_a_search_of_recipes_by_the_command_line(place):
     assert ledger.read_text().splitlines()[:3] == [line.rstrip("\n") for line in lines[:3]]
 
 
+def test_limits_are_fractions_of_the_first_dense_model(place):
+    """A wider net, trained anew, is held to half of what the recipe's own net costs."""
+    search = {
+        "space": {"model_args.width": [6, 9], "target.flops": [0.3, 0.8]}, "trials": 4,
+        "objective": ["max flops", "max accuracy"],  # so that the wide net is taken
+        "constraints": ["flops <= 0.5x", "memory <= 1x"],
+        "algorithm": "grid",
+    }  # fmt: skip
+    recipe_in(place, "sizes.yaml", search, target={}, model_args={"width": 6})
+    done = secateur(place, "search", "sizes.yaml", "--output", "sizes", "--json")
+    assert done.returncode in (0, 3), done.stderr
+    metrics = json.loads((place / "sizes" / "metrics.json").read_text())
+    told = metrics["search"]
+    taken = told["trials"][told["taken"]]
+    assert taken["measures"]["flops"] == metrics["after"]["flops"]
+    first = told["dense"]["flops"]
+    assert len(told["trials"]) == 4 and not any(t["error"] for t in told["trials"])
+    for trial in told["trials"]:
+        share = min(0.5, trial["overrides"]["target.flops"])
+        assert trial["measures"]["flops"] <= share * first
+        assert trial["kept"] == (trial["measures"]["memory"] <= told["dense"]["memory"])
+    shares = {t["measures"]["flops"] / first for t in told["trials"]}
+    assert max(shares) > 0.35  # the limit is used, and not counted from each net's own
+
+
 @pytest.mark.parametrize(
     ("search", "said"),
     [

@@ -66,9 +66,9 @@ def search_strategies(
         document = _document(goals, found, trials, told, result, best, name)
         folders.write_json(place / "search.json", document)
         chosen = found.recipe(best.point).model_copy(update={"output": str(folder)})
-        _begin_as(trials, chosen, folder, place)
-    metrics = work_on(chosen, subject, folder, listener)
-    return metrics
+        base = trials.base_of(chosen)
+        _begin_as(base.folder, folder)
+    return work_on(chosen, base.subject, folder, listener)
 
 
 def check_search(recipe: Recipe) -> None:
@@ -169,14 +169,11 @@ class _Told:
         )
 
 
-def _begin_as(trials: Trials, chosen: Recipe, folder: Path, place: Path) -> None:
+def _begin_as(base: Path, folder: Path) -> None:
     """The dense model of the best trial as that of the run, so that it is not trained again."""
-    if (folder / JOURNAL).exists():
-        return
-    base = trials.base_of(chosen).folder
-    assert base.parent == place
-    shutil.copy2(base / "dense.safetensors", folder / "dense.safetensors")
-    shutil.copy2(base / JOURNAL, folder / JOURNAL)
+    if not (folder / JOURNAL).exists():
+        shutil.copy2(base / "dense.safetensors", folder / "dense.safetensors")
+        shutil.copy2(base / JOURNAL, folder / JOURNAL)
 
 
 def _seeds(found: Strategies, section: SearchSection) -> list[Point]:

@@ -154,7 +154,7 @@ def _rows(found: Document, objectives: Sequence[str], trials: Sequence[Any]) -> 
             numbers.seconds(trial.get("seconds")),
         ])  # fmt: skip
     heads = ["Trial", *measures, "Came to", "Time"]
-    return scrolled(grid("Trials of recipes", heads, rows), "Trials of recipes")
+    return scrolled(grid("Trials of recipes", heads, rows, "broad"), "Trials of recipes")
 
 
 def _short(key: str, keys: Iterable[str]) -> str:
