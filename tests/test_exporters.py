@@ -304,6 +304,33 @@ def test_export_is_silent_and_leaves_the_model_as_it_was(tmp_path, capfd, caplog
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
 
 
+def test_the_operators_are_read_once_and_the_files_are_the_same(tmp_path, monkeypatch):
+    from torch.onnx._internal.exporter import _registration
+
+    made = _registration.ONNXRegistry.from_torchlib
+    tables = []
+
+    def counted(cls, *arguments, **keywords):
+        tables.append(made(*arguments, **keywords))
+        return tables[-1]
+
+    monkeypatch.setattr(_registration.ONNXRegistry, "from_torchlib", classmethod(counted))
+    model, x = (
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.GELU(), nn.Flatten()).eval(),
+        torch.ones(2, 1, 5, 5),
+    )
+    for name in ("first", "again"):
+        export_onnx(model, x, tmp_path / f"{name}.onnx")
+    known = {name: list(metas) for name, metas in tables[0].functions.items()}
+    assert len(tables) == 1
+    fresh = made(opset_version=tables[0].opset_version).functions
+    assert {name: len(metas) for name, metas in known.items()} == {
+        name: len(metas) for name, metas in fresh.items()
+    }
+    files = [(tmp_path / f"{name}.onnx").read_bytes() for name in ("first", "again")]
+    assert files[0] == files[1]
+
+
 def test_weights_beyond_one_file_lie_beside_it(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_exporter, "LARGEST_SINGLE_FILE", 1000)
     model, inputs = nn.Linear(40, 30), torch.randn(2, 40)

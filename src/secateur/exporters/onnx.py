@@ -20,6 +20,7 @@ from secateur.errors import ExportError, InputError
 from secateur.exporters import exporter, writes
 from secateur.exporters._files import staged, target
 from secateur.exporters._names import input_names, output_names
+from secateur.exporters._operators import operators_read_once
 from secateur.exporters._parity import UNCHECKED, parity
 from secateur.exporters._program import Exportable, captured
 from secateur.exporters._result import ExportResult
@@ -116,7 +117,7 @@ def _convert(exportable: Exportable, opset: int | None, notes: list[str]) -> Any
 def _converted(exportable: Exportable, program: ExportedProgram, opset: int | None) -> Any:
     names = input_names(exportable.model, exportable.arguments)
     outputs = exportable.named_outputs(exportable.arguments)
-    with _quiet(), torch.no_grad():
+    with _quiet(), torch.no_grad(), operators_read_once():
         return torch.onnx.export(
             program,
             input_names=names,
