@@ -6,9 +6,10 @@ import copy
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -152,16 +153,28 @@ def test_nothing_is_unpickled(
     loaded[name].load()
 
 
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Saved]:
+    """A net saved after either surgery, pruned once for all tests that spoil copies of it."""
+    names = {"residual": "residual, module", "graph": "attention, graph"}
+    return {key: make(CASES[name], tmp_path_factory.mktemp(key)) for key, name in names.items()}
+
+
+def copied(original: Saved, place: Path) -> Saved:
+    shutil.copytree(original.folder, place / "saved")
+    return replace(original, place=place)
+
+
 @pytest.fixture
-def residual(tmp_path: Path) -> Saved:
+def residual(originals: dict[str, Saved], tmp_path: Path) -> Saved:
     """A net saved after module surgery."""
-    return make(CASES["residual, module"], tmp_path)
+    return copied(originals["residual"], tmp_path)
 
 
 @pytest.fixture
-def graph(tmp_path: Path) -> Saved:
+def graph(originals: dict[str, Saved], tmp_path: Path) -> Saved:
     """A net saved after graph surgery."""
-    return make(CASES["attention, graph"], tmp_path)
+    return copied(originals["graph"], tmp_path)
 
 
 def test_saving_again_replaces_every_file(residual: Saved) -> None:

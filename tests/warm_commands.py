@@ -1,15 +1,16 @@
-"""A process that has imported torch already and forks for each command of the tests.
+"""A process that has imported what others wrote already and forks for each command of the tests.
 
-Importing torch and its exporter takes five seconds, and the tests call a hundred commands. What a
-command is given and what it leaves are those of a process of its own: arguments, folder,
-environment, output, exit status. Secateur itself is imported anew in each. ``command_cases.cold``
-runs the installed script instead.
+Importing torch, its exporters and scipy takes ten seconds, and the tests call hundreds of
+commands. What a command is given and what it leaves are those of a process of its own: arguments,
+folder, environment, output, exit status. Secateur itself is imported anew in each.
+``command_cases.cold`` runs the installed script instead.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -20,6 +21,12 @@ import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+PRELOADED = (
+    "torch.export._trace", "torch.onnx._internal.exporter._core", "onnxscript", "pydantic",
+    "rich.progress", "rich.table", "safetensors.torch", "scipy.optimize", "scipy.sparse.csgraph",
+    "sklearn.datasets", "typer", "yaml",
+)  # fmt: skip
 
 
 class Warm:
@@ -56,8 +63,9 @@ class Warm:
 
 def _serve() -> None:
     """Answer each line of stdin with the exit status of a command, None where it took too long."""
-    import torch.export._trace  # noqa: F401
-
+    for name in PRELOADED:
+        with contextlib.suppress(ImportError):  # the command that needs it will say so
+            importlib.import_module(name)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # nothing but answers on the pipe
     for line in sys.stdin:
