@@ -90,14 +90,18 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def talking(as_json: bool) -> Iterator[Talk]:
-    """A listener for one command; on Ctrl-C the resume command is printed and 130 returned."""
+def talking(as_json: bool, again: str = "") -> Iterator[Talk]:
+    """A listener for one command; on Ctrl-C the resume command is printed and 130 returned.
+
+    again: said instead, by commands that go on where they are called a second time.
+    """
     talk = Talk(quiet=as_json)
     try:
         with talk.progress:
             yield talk
     except KeyboardInterrupt:
         where = f"; go on with: secateur resume {talk.run}" if talk.run else ""
+        where = f"; {again}" if again else where
         print(f"interrupted{where}", file=sys.stderr)
         raise typer.Exit(130) from None
 
