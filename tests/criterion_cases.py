@@ -15,7 +15,7 @@ import secateur as sc
 from oracle import call, leaves, randomise
 from secateur.criteria import CRITERIA
 from secateur.protocols import Statistics
-from secateur.repair.tracing import group_traces, unit_losses
+from secateur.repair.tracing import traces, unit_losses
 from secateur.training.statistics import collect
 from zoo import ZOO
 
@@ -46,8 +46,8 @@ def case(net: str) -> Case:
         shape = leaves(call(model, inputs))[0].shape
         batches.append((inputs, torch.randn(shape, dtype=torch.float64)))
     statistics = collect(model, structure, batches, loss, {"gradients"}, generator(0))
-    traces = group_traces(model, structure, [inputs for inputs, _ in batches])
-    losses = {name: unit_losses(trace) for name, trace in traces.items()}
+    found = traces(model, structure, [inputs for inputs, _ in batches])[0]
+    losses = {name: unit_losses(trace) for name, trace in found.items()}
     statistics = dataclasses.replace(statistics, losses=losses)
     return Case(model, structure, statistics, batches)
 

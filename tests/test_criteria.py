@@ -25,7 +25,7 @@ from criterion_cases import (
 from oracle import call, randomise
 from secateur.criteria import CRITERIA
 from secateur.protocols import Statistics
-from secateur.repair.tracing import group_traces
+from secateur.repair.tracing import traces
 from secateur.training.statistics import collect
 
 
@@ -270,7 +270,7 @@ class TestOptimalBrainSurgeon(CriterionTests):
         for net in self.nets:
             this = case(net)
             inputs = [inputs for inputs, _ in this.batches]
-            for name, trace in group_traces(this.model, this.structure, inputs).items():
+            for name, trace in traces(this.model, this.structure, inputs)[0].items():
                 scores = self.scores(this.structure.group(name), this.statistics)
                 assert scores.sort().indices.tolist() == trace.order.tolist()
 

@@ -12,7 +12,7 @@ from secateur.repair.compensation import compensate
 from secateur.repair.readers import readers
 from secateur.repair.streaming import fitting
 from secateur.repair.symmetries import symmetries
-from secateur.repair.tracing import group_traces
+from secateur.repair.tracing import traces
 from secateur.surgery.embedding import with_solved
 
 IMAGES = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -184,8 +184,8 @@ def test_a_part_is_compensated_on_what_the_whole_hands_it() -> None:
     batches = [images[:32], images[32:64]]
     given = fitting(model, structure, batches)
     assert torch.equal(given[0][0][0], images[:32] * model.scale)
-    traces = group_traces(model, structure, given)
-    remove = {g.name: sorted(traces[g.name].order[: g.size // 3].tolist())
+    found = traces(model, structure, given)[0]
+    remove = {g.name: sorted(found[g.name].order[: g.size // 3].tolist())
               for g in structure.groups}  # fmt: skip
     plan = sc.PruningPlan(remove, part="body.net")
     found = compensate(model, structure, remove, given)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import secateur as sc
 from oracle import leaves, randomise
 from secateur.repair.removal import DAMPING, Trace
-from secateur.repair.tracing import group_traces, unit_losses
+from secateur.repair.tracing import traces, unit_losses
 from zoo import ZOO
 
 
@@ -50,7 +50,7 @@ def test_unweighted_losses_are_shares_of_the_answer_that_least_squares_leaves(bi
     batches = batches_of()
     structure = sc.trace(model, batches[0])
     (group,) = structure.groups
-    trace = group_traces(model, structure, batches, weighted=False)[group.name]
+    trace = traces(model, structure, batches, weighted=False)[0][group.name]
     with torch.no_grad():
         hidden = F.relu(model.first(torch.cat(batches)))
     energy = solved_error(hidden, model.second.weight.detach(), list(range(10)), bias)
@@ -69,7 +69,7 @@ def test_weighted_losses_are_divergences_of_the_class_probabilities() -> None:
     batches = batches_of(8)
     structure = sc.trace(model, batches[0])
     (group,) = structure.groups
-    trace = group_traces(model, structure, batches, classes=4)[group.name]
+    trace = traces(model, structure, batches, classes=4)[0][group.name]
     x = torch.cat(batches)
     with torch.no_grad():
         hidden = F.relu(model.first(x))
@@ -91,7 +91,7 @@ def test_losses_of_outputs_that_are_values_are_shares_of_their_variance() -> Non
     batches = batches_of(16)
     structure = sc.trace(model, batches[0])
     (group,) = structure.groups
-    trace = group_traces(model, structure, batches)[group.name]
+    trace = traces(model, structure, batches)[0][group.name]
     with torch.no_grad():
         hidden = F.relu(model.first(torch.cat(batches)))
         outputs = model(torch.cat(batches))
@@ -113,10 +113,10 @@ def test_every_group_has_a_finite_rising_loss(net: str) -> None:
     model = randomise(entry.build(), seed=0).float().eval()
     inputs = [entry.inputs() for _ in range(3)]
     structure = sc.trace(model, inputs[0])
-    traces = group_traces(model, structure, inputs)
-    assert list(traces) == [group.name for group in structure.groups]
+    found = traces(model, structure, inputs)[0]
+    assert list(found) == [group.name for group in structure.groups]
     for group in structure.groups:
-        trace = traces[group.name]
+        trace = found[group.name]
         assert sorted(trace.order.tolist()) == list(range(group.size))
         assert trace.errors.shape == (group.size + 1,)
         assert np.isfinite(trace.errors).all() and (np.diff(trace.errors) >= 0).all()
@@ -130,7 +130,7 @@ def test_what_left_before_comes_first_and_costs_nothing() -> None:
     structure = sc.trace(model, batches[0])
     (group,) = structure.groups
     gone = [7, 2]
-    trace = group_traces(model, structure, batches, removed={group.name: gone})[group.name]
+    trace = traces(model, structure, batches, removed={group.name: gone})[0][group.name]
     assert trace.order[:2].tolist() == gone
     assert trace.errors[:3].tolist() == [0.0, 0.0, 0.0]
     assert trace.errors[3] > 0
@@ -139,7 +139,7 @@ def test_what_left_before_comes_first_and_costs_nothing() -> None:
     with torch.no_grad():
         other.first.weight[gone] = 0
         other.first.bias[gone] = 0
-    same = group_traces(other, structure, batches)[group.name]
+    same = traces(other, structure, batches)[0][group.name]
     assert set(same.order[:2].tolist()) == set(gone)
     np.testing.assert_allclose(same.errors[3:], trace.errors[3:], rtol=0.05)
 
@@ -150,8 +150,8 @@ def test_passes_that_fit_a_smaller_memory_say_the_same() -> None:
     model = randomise(entry.build(), seed=0).double().eval()
     inputs = [leaves(entry.inputs())[0].double() for _ in range(2)]
     structure = sc.trace(model, inputs[0])
-    once = group_traces(model, structure, inputs, weighted=False)
-    often = group_traces(model, structure, inputs, weighted=False, memory=1)
+    once = traces(model, structure, inputs, weighted=False)[0]
+    often = traces(model, structure, inputs, weighted=False, memory=1)[0]
     for name, trace in once.items():
         assert trace.order.tolist() == often[name].order.tolist()
         np.testing.assert_allclose(trace.errors, often[name].errors, rtol=1e-9)
@@ -163,7 +163,7 @@ def test_the_model_is_left_as_it_was() -> None:
     batches = [batch.float() for batch in batches_of(1)]
     structure = sc.trace(model, batches[0])
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    group_traces(model, structure, batches)
+    traces(model, structure, batches)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -187,14 +187,14 @@ def test_inputs_that_are_not_finite_are_named(bad: float) -> None:
     structure = sc.trace(model, x)
     x[3, 2] = bad
     with pytest.raises(sc.InputError, match=r"'second\.weight' read values that are not finite"):
-        group_traces(model, structure, [x])
+        traces(model, structure, [x])
 
 
 def test_no_batch_is_an_error() -> None:
     model = Two().eval()
     structure = sc.trace(model, torch.randn(2, 6))
     with pytest.raises(sc.InputError, match="at least one batch"):
-        group_traces(model, structure, [])
+        traces(model, structure, [])
 
 
 def test_one_image_and_constant_channels_are_enough() -> None:
@@ -204,5 +204,5 @@ def test_one_image_and_constant_channels_are_enough() -> None:
     model = entry.build().eval()
     x = torch.ones_like(leaves(entry.inputs())[0][:1])
     structure = sc.trace(model, leaves(entry.inputs())[0])
-    for trace in group_traces(model, structure, [x]).values():
+    for trace in traces(model, structure, [x])[0].values():
         assert np.isfinite(trace.errors).all()

@@ -38,24 +38,6 @@ FEWER_STEPS, MANY_INPUTS = 32, 2048  # where a layer that reads it has more inpu
 MEMORY = 2 * 2**30  # bytes of moments held in one pass
 
 
-def group_traces(
-    model: nn.Module,
-    structure: Structure,
-    batches: Sequence[ExampleInputs],
-    *,
-    removed: Removal | None = None,
-    classes: int | None = None,
-    weighted: bool = True,
-    seed: int = 0,
-    memory: int = MEMORY,
-) -> dict[str, Trace]:
-    """As ``traces``, of the groups alone."""
-    return traces(
-        model, structure, batches, removed=removed, classes=classes, weighted=weighted, seed=seed,
-        memory=memory,
-    )[0]  # fmt: skip
-
-
 def traces(
     model: nn.Module,
     structure: Structure,
