@@ -1,4 +1,4 @@
-"""The default: the table's own answers, then other weights of its losses."""
+"""The default: the table's own answers, then what a model of the values takes to be best."""
 
 from __future__ import annotations
 
@@ -7,94 +7,113 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from secateur.errors import InputError
 from secateur.searching import Discrete, Point, Problem, Wait, algorithm
+from secateur.searching._surrogate import Rows, Surrogate
 from secateur.searching.annealing import Annealing
 
-PRIOR = 0.6  # deviation of a weight from 1, before anything is known
-LEAST = 0.05  # of a weight
-SHARE = 0.3  # of the weights that are drawn; the others are at what is believed of them
-EXCHANGE = 0.6  # of the trials, after which single widths are moved
+FIRST, FURTHER = 40, 12  # points that the model judges: at the start, and more with each trial
+REACH = 0.4  # share of a parameter's values that a move may go
+BASES = 4  # of the best points, moves start from
+REPAIRS = 3  # times as many points are repaired as are wanted, at most
 
 
 @algorithm("auto")
 class Auto:
-    """The seeds, then points that solve the table under other weights of its losses, then small
-    moves around the best (annealing).
+    """The seeds, then the points of most expected improvement, near the best ones.
 
-    Weights are drawn from what the values so far say of them: a linear model of the value in the
-    losses of the table, with weights around 1 (Thompson, 1933). Searching weights of the table
-    and not points is due to SPDY (Frantar and Alistarh, 2022). Without a table it is annealing.
+    A Gaussian process over what the table says of points and over their widths (``_surrogate.py``)
+    judges a pool of points that grows by moves from the best: width goes from some groups to
+    others. Expected improvement is due to Mockus, 1978. Without a table it is annealing.
     """
 
     def __init__(self, problem: Problem, seed: int, trials: int) -> None:
         problem.refuse_several("auto")
-        if problem.table is not None and problem.solve is None:
-            raise InputError("a problem with a table needs to say how it is solved")
         self._problem, self._waiting = problem, list(problem.seeds)
         self._generator = np.random.default_rng(seed)
-        self._trials, self._told = max(trials, 2), 0
-        self._names = list(problem.table or ())
-        self._seen: list[tuple[np.ndarray, float]] = []
-        self._asked: set[Point] = set(problem.seeds)
-        self._best: tuple[Point, float] | None = None
-        self._moves: Annealing | None = None
-        self._seed = seed
+        self._moves = Annealing(problem, seed, trials) if problem.table is None else None
+        self._asked: set[Point] = set()
+        self._told: dict[Point, float] = {}
+        self._pool: dict[Point, Rows] = {}
 
     def ask(self) -> Point | Wait | None:
         """The next point."""
+        if self._moves is not None:
+            return self._moves.ask()
         if self._waiting:
-            return self._waiting.pop(0)
-        progress = self._told / self._trials
-        if self._names and self._problem.solve is not None and progress < EXCHANGE:
-            for attempt in range(20):  # other weights often give the same point
-                point = self._problem.solve(self._weights(1 + attempt / 4))
-                if point is not None and point not in self._asked:
-                    self._asked.add(point)
-                    return point
-        if self._moves is None:
-            seeds = [self._best[0]] if self._best else self._problem.seeds
-            cold = Problem(self._problem.space, self._problem.repair, seeds)
-            self._moves = Annealing(cold, self._seed, max(2, self._trials - self._told))
-            if self._best is not None:
-                self._moves.ask()
-                self._moves.tell(self._best[0], (self._best[1],))
-        return self._moves.ask()
+            point = self._waiting.pop(0)
+        else:
+            self._grow()
+            waiting = [point for point in self._pool if point not in self._asked]
+            if not waiting:
+                return self._problem.space.sample(self._generator)
+            point = waiting[self._chosen(waiting)]
+        self._asked.add(point)
+        return point
 
-    def _weights(self, spread: float) -> dict[str, float]:
-        """Drawn from the posterior of the linear model, its deviations times ``spread``."""
-        count = len(self._names)
-        mean, half = np.ones(count), PRIOR * np.eye(count)
-        if len(self._seen) > 1:
-            features = np.array([row for row, _ in self._seen])
-            values = np.array([value for _, value in self._seen])
-            gap = values - features.sum(1)  # what the table does not say, one number aside
-            gap, centred = gap - gap.mean(), features - features.mean(0)
-            noise = max(float(gap.var()) / 4, 1e-12)
-            precision = np.eye(count) / PRIOR**2 + centred.T @ centred / noise
-            covariance = np.linalg.inv(precision)
-            mean = 1 + covariance @ centred.T @ gap / noise
-            half = np.linalg.cholesky((covariance + covariance.T) / 2)
-        chosen = self._generator.random(count) < SHARE
-        chosen[self._generator.integers(count)] = True
-        drawn = mean + spread * chosen * (half @ self._generator.standard_normal(count))
-        return dict(zip(self._names, np.maximum(drawn, LEAST).tolist(), strict=True))
+    def _grow(self) -> None:
+        """More points for the pool."""
+        best = sorted(self._told, key=lambda point: self._told[point])[:BASES]
+        wanted = FURTHER if self._pool else FIRST
+        for _ in range(REPAIRS * wanted):
+            if best:
+                at = min(int(self._generator.exponential(BASES / 3)), len(best) - 1)
+                raw = self._moved(best[at])
+            else:
+                raw = self._problem.space.sample(self._generator)
+            point = self._problem.repair(self._problem.space.settled(raw))
+            if point is None or point in self._pool:
+                continue
+            self._pool[point] = self._row(point)
+            wanted -= 1
+            if not wanted:
+                return
 
-    def _losses(self, point: Point) -> np.ndarray:
-        table, losses = self._problem.table or {}, []
-        for parameter, value in zip(self._problem.space.parameters, point, strict=True):
-            if parameter.name in table and isinstance(parameter, Discrete):
-                losses.append(table[parameter.name][parameter.values.index(value)])
-        return np.array(losses)
+    def _moved(self, point: Point) -> Point:
+        """Some parameters less, others more."""
+        values, count = list(point), len(point)
+        number = min(count, 2 + int(self._generator.geometric(0.6) - 1))
+        order = self._generator.permutation(count)[:number]
+        for place, which in enumerate(order):
+            parameter = self._problem.space.parameters[which]
+            if not isinstance(parameter, Discrete) or not parameter.ordered:
+                values[which] = parameter.near(values[which], REACH, self._generator)
+                continue
+            most = max(1, round(REACH * len(parameter.values)))
+            step = int(self._generator.integers(1, most + 1)) * (1 if place % 2 else -1)
+            here = parameter.values.index(values[which])
+            values[which] = parameter.values[min(len(parameter.values) - 1, max(0, here + step))]
+        return tuple(values)
+
+    def _row(self, point: Point) -> Rows:
+        space, table = self._problem.space, self._problem.table or {}
+        losses = [
+            table[p.name][p.values.index(value)]
+            for p, value in zip(space.parameters, point, strict=True)
+            if p.name in table and isinstance(p, Discrete)
+        ]
+        return Rows(space.encode(point)[None], np.array(losses)[None])
+
+    def _chosen(self, points: Sequence[Point]) -> int:
+        """The one of most expected improvement."""
+        if not self._told:
+            return int(self._generator.integers(len(points)))
+        told = list(self._told)
+        model = Surrogate(
+            Rows.joined([self._pool.get(p) or self._row(p) for p in told]),
+            np.array([self._told[point] for point in told]),
+        )
+        means, deviations = model.predict(Rows.joined([self._pool[p] for p in points]))
+        least = model.scaled(min(self._told.values()))
+        ahead = (least - means) / deviations
+        density = np.exp(-0.5 * ahead**2) / math.sqrt(2 * math.pi)
+        below = 0.5 * (1 + np.vectorize(math.erf)(ahead / math.sqrt(2)))
+        return int((deviations * (ahead * below + density)).argmax())
 
     def tell(self, point: Point, values: Sequence[float]) -> None:
         """Learn."""
         (value,) = values
-        self._told += 1
+        self._asked.add(point)
         if self._moves is not None:
             self._moves.tell(point, values)
-        if not math.isfinite(value):
-            return
-        self._seen.append((self._losses(point), value))
-        if self._best is None or value < self._best[1]:
-            self._best = point, value
+        elif math.isfinite(value):
+            self._told[point] = value
