@@ -48,9 +48,10 @@ def test_an_interrupted_search_goes_on_with_its_trials(place):
     assert [t["widths"] for t in first] == [t["widths"] for t in second]
     # As if it had been killed while the last trial was written, in the middle of a line.
     cut = place / "cut"
-    ledger = cut / "scores" / "trials-1.jsonl"
+    ledger = cut / "study" / "journal.log"
     lines = ledger.read_text().splitlines(keepends=True)
-    ledger.write_text("".join(lines[:-1]) + lines[-1][:40])
+    claims = [n for n, line in enumerate(lines) if '"state":0' in line]
+    ledger.write_text("".join(lines[: claims[-1] + 1]) + lines[claims[-1] + 1][:40])
     events = (cut / "journal.jsonl").read_text().splitlines(keepends=True)
     kept = [line for line in events if '"prune 1"' not in line and '"measure"' not in line]
     (cut / "journal.jsonl").write_text("".join(kept))
@@ -59,7 +60,11 @@ def test_an_interrupted_search_goes_on_with_its_trials(place):
     assert again.returncode == 0, again.stderr
     third = json.loads((cut / "metrics.json").read_text())["choice"]["trials"]
     assert [t["widths"] for t in third] == [t["widths"] for t in first]
-    assert len(ledger.read_text().splitlines()) == len(lines)
+    kept = ledger.read_text().splitlines(keepends=True)
+    assert kept[: claims[-1] + 1] == lines[: claims[-1] + 1]
+    claimed = [json.loads(line) for line in kept[claims[-1] :] if '"state":0' in line]
+    assert [line["trial_id"] for line in claimed] == [len(third) - 1] * 2  # the last one alone
+    assert not (cut / "scores" / "trials-1.jsonl").exists()
 
 
 @pytest.mark.parametrize(

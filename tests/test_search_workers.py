@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import math
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import threading
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 
 import worker_cases as cases
+from command_cases import secateur, write_recipe
+from secateur.config import LatencySection
 from secateur.errors import InputError
-from secateur.searching import ALGORITHMS, Problem
+from secateur.job import rungs as rungs_module
+from secateur.job import timing
+from secateur.job.quiet import STUDY, busy
+from secateur.searching import ALGORITHMS, Problem, _storage
 from secateur.searching._evaluation import Here, evaluated
 from secateur.searching._ledger import DEATHS
 from secateur.searching._running import run_search
 from secateur.searching._storage import check_storage
 
-NAMES = sorted(ALGORITHMS.names())
+NAMES = ("annealing", "auto", "cmaes", "genetic", "grid", "random", "swarm", "tpe")
 
 
 def points(found) -> list[tuple]:
@@ -211,7 +223,7 @@ def test_a_worker_that_joined_and_is_heard_of_no_more(tmp_path, how):
     wanted = points(cases.search(tmp_path / "whole", "random", 10, parallel=3))
     folder = tmp_path / "cut"
     folder.mkdir()
-    (folder / "slow").write_text("0.2")
+    (folder / "slow").write_text("0.5")
     cases.ledger(folder)
     command = cases.command(folder)("joined")
     joined = subprocess.Popen(command)
@@ -282,6 +294,21 @@ def test_sqlite_takes_two_workers(tmp_path):
     assert points(again) == points(found) and set(seen(tmp_path).values()) == {1}
 
 
+def test_a_lock_is_taken_from_a_process_that_is_frozen(tmp_path, monkeypatch):
+    made = cases.ledger(tmp_path)
+    point = cases.SPACE.sample(np.random.default_rng(0))
+    with (tmp_path / "journal.log.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        thread = threading.Thread(target=made.add, args=(point,))
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()  # it waits as long as the other one may be at work
+        monkeypatch.setattr(_storage, "FROZEN", 0.1)
+        thread.join(5)
+        assert not thread.is_alive() and len(made.rows()) == 1
+        made.add(point)  # with the lock of all who come later
+
+
 def test_a_full_disk_is_said_and_what_was_found_stays(tmp_path):
     """A limit on the size of files stands for the disk: a write ends in the middle of a line."""
     whole = cases.search(tmp_path / "whole", "random", 10)
@@ -340,3 +367,139 @@ def test_time_is_that_of_all_who_work(tmp_path):
     assert len(alone.trials) == 1 and math.isfinite(alone.best.value)
     together = cases.search(tmp_path, "random", 30, parallel=2, seconds=0.4)
     assert 8 <= len(together.trials) <= 16
+
+
+def test_measurements_and_trials_exclude_each_other(tmp_path, monkeypatch):
+    """Of one machine's workers: a trial under way is waited for, and none begins meanwhile."""
+    (tmp_path / STUDY).mkdir()
+    events = []
+
+    def trial() -> None:
+        with busy(tmp_path):
+            begun.set()
+            time.sleep(0.3)
+            events.append("trial")
+
+    def measured(*_: object) -> SimpleNamespace:
+        with (tmp_path / STUDY / "busy.lock").open("a") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        events.append("measured")
+        return SimpleNamespace(ratio=SimpleNamespace(median=2.0), a=SimpleNamespace(median=1.0))
+
+    monkeypatch.setattr(timing.Measured, "_timed", measured)
+    work: Any = SimpleNamespace(folder=tmp_path)
+    for _ in range(2):
+        begun = threading.Event()
+        thread = threading.Thread(target=trial)
+        thread.start()
+        begun.wait()
+        found = timing.Measured(work, LatencySection(), tmp_path / f"{len(events)}.jsonl")
+        assert found.ratio({}) == 0.5
+        thread.join()
+    assert events == ["trial", "measured"] * 2
+
+
+def test_no_worker_is_left_when_a_search_ends(tmp_path):
+    before = set(psutil.Process().children(recursive=True))
+    crew = {"workers": 2, "command": cases.command(tmp_path)}
+    cases.search(tmp_path, "random", 4, parallel=2, crew=crew)
+    assert {row.worker for row in cases.ledger(tmp_path).rows()} != {f"here-{os.getpid()}"}
+    assert set(psutil.Process().children(recursive=True)) <= before
+    with pytest.raises(ZeroDivisionError), cases.crew_of(tmp_path, crew):
+        raise ZeroDivisionError
+    assert set(psutil.Process().children(recursive=True)) <= before
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("workers")
+    write_recipe(
+        folder,
+        search={"trials": 5, "algorithm": "random"},
+        data={"source": "digits", "limit": 120, "batch_size": 20},
+    )
+    done = secateur(folder, "search", "recipe.yaml", "--output", "two", "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def choice(run: Path) -> dict[str, Any]:
+    return json.loads((run / "metrics.json").read_text())["choice"]
+
+
+@pytest.mark.xdist_group("search")
+def test_a_run_with_two_workers_is_that_of_one(place):
+    done = secateur(place, "search", "recipe.yaml", "--output", "one", "--parallel", 2)
+    assert done.returncode == 0, done.stderr
+    one, two = choice(place / "one"), choice(place / "two")
+    assert [(t["widths"], t["loss"]) for t in one["trials"]] == [
+        (t["widths"], t["loss"]) for t in two["trials"]
+    ]
+    assert one["taken"] == two["taken"] and len(one["trials"]) == 5
+    assert "trials 1 5/5: loss" in done.stderr and "best" in done.stderr
+    assert "s of trials" in done.stderr
+    logs = [(place / "two" / "study" / f"worker-{n}.log").read_text() for n in (1, 2)]
+    assert sum(log.count("is done") for log in logs) >= 4, logs  # the last may end with its worker
+    kept = (place / "two" / "recipe.yaml").read_text()
+    assert "workers: 2" in kept
+
+
+@pytest.mark.xdist_group("search")
+def test_rungs_for_workers_say_what_points_mean(place):
+    told = json.loads((place / "two" / "study" / "prune-1.json").read_text())
+    rungs = rungs_module.read(told["rungs"])
+    assert rungs_module.written(rungs) == [
+        {**one, "order": tuple(one["order"]), "counts": tuple(one["counts"])}
+        for one in told["rungs"]
+    ]
+    point = tuple(parameter.values[-1] for parameter in rungs_module.space_of(rungs).parameters)
+    removed = rungs_module.removal_of(rungs, point)
+    assert {name: len(units) for name, units in removed.items()} == {
+        one.name: max(one.counts) for one in rungs if one.searched
+    }
+    plan = json.loads((place / "two" / "plan.json").read_text())
+    taken = choice(place / "two")
+    widths = taken["trials"][taken["taken"]]["widths"]
+    assert plan["remove"] and set(widths) == {one.name for one in rungs}
+
+
+@pytest.mark.xdist_group("search")
+def test_workers_that_cannot_join_say_so(place):
+    done = secateur(place, "worker", "nowhere")
+    assert done.returncode == 2 and "no folder nowhere" in done.stderr
+    done = secateur(place, "worker", "two", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["trials"] == 0
+    shutil.copytree(place / "two", place / "narrow")
+    (place / "narrow" / "metrics.json").unlink()
+    state = json.loads((place / "narrow" / "study" / "search.json").read_text())
+    for change, said in (
+        ({"window": 1}, "search.parallel of 2 or more"),
+        ({"engine": "ray"}, "runs on Ray"),
+    ):
+        changed = {**state, "ended": False, **change}
+        (place / "narrow" / "study" / "search.json").write_text(json.dumps(changed))
+        done = secateur(place, "worker", "narrow")
+        assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    told = json.loads((place / "narrow" / "study" / "prune-1.json").read_text())
+    told["samples"] = "other"
+    (place / "narrow" / "study" / "prune-1.json").write_text(json.dumps(told))
+    (place / "narrow" / "study" / "search.json").write_text(json.dumps({**state, "ended": False}))
+    done = secateur(place, "worker", "narrow")
+    assert done.returncode == 2 and "bring the same data" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--workers", "-1"), "search.workers"),
+        (("--parallel", "0"), "search.parallel"),
+        (("--timeout", "0"), "search.timeout"),
+        (("--engine", "rai"), "ray:ADDRESS"),
+        (("--storage", "postgresql://me:secret@host/db"), "PGPASSWORD"),
+        (("--storage", "sqlite://"), "sqlite:///FILE"),
+    ],
+)
+def test_options_that_make_no_sense(place, words, said):
+    done = secateur(place, "search", "recipe.yaml", *words, "--output", "bad")
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    assert "secret" not in done.stderr and not (place / "bad" / "study").exists()

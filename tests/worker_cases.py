@@ -77,6 +77,11 @@ def command(folder: Path, **settings: Any) -> Any:
     return lambda name: [sys.executable, __file__, str(folder), name]
 
 
+def crew_of(folder: Path, crew: Mapping[str, Any], made: Ledger | None = None) -> Crew:
+    made = ledger(folder) if made is None else made
+    return Crew(made, Misbehaving(folder), tempo=TEMPO, logs=folder, **crew)
+
+
 def search(
     folder: Path,
     algorithm: str,
@@ -90,7 +95,7 @@ def search(
 ) -> Found:
     """As a run does it. crew: further arguments of ``Crew``."""
     made = ledger(folder, url)
-    with Crew(made, Misbehaving(folder), tempo=TEMPO, logs=folder, **(crew or {})) as engine:
+    with crew_of(folder, crew or {}, made) as engine:
         return run_search(
             Problem(SPACE), ALGORITHMS.get(algorithm)(Problem(SPACE), seed, trials), engine,
             trials=trials, parallel=parallel, known=made.known(), **more,

@@ -21,6 +21,19 @@ def search(
     unseeded: Annotated[
         bool, typer.Option("--unseeded", help="Begin without the knapsack's answer and uniform.")
     ] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that make trials; 1: this one alone.")
+    ] = None,
+    parallel: Annotated[
+        int | None, typer.Option(help="Trials under way at a time; as many as workers.")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds of a trial at most.")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="URL of the ledger; a journal in the run's folder if not.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="ray or ray:ADDRESS, in place of own processes.")
+    ] = None,
     output: Annotated[str | None, typer.Option(help="Folder of the run.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything that draws.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, no progress.")] = False,
@@ -28,9 +41,11 @@ def search(
     """Run a recipe whose widths are searched by trials on the compensated model."""
     document: dict[str, Any] = read(recipe)
     section = dict(document.get("search") or {})
-    for key, value in (("algorithm", algorithm), ("trials", trials), ("minutes", minutes)):
-        if value is not None:
-            section[key] = value
+    given = {
+        "algorithm": algorithm, "trials": trials, "minutes": minutes, "workers": workers,
+        "parallel": parallel, "timeout": timeout, "storage": storage, "engine": engine,
+    }  # fmt: skip
+    section |= {key: value for key, value in given.items() if value is not None}
     if unseeded:
         section["seeded"] = False
     document["search"] = section

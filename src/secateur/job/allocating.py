@@ -17,13 +17,13 @@ from secateur.choosing import Judged
 from secateur.job.calibrating import is_foreign
 from secateur.job.searching import searched
 from secateur.job.timing import Measured, share_of, tuned
+from secateur.job.trying import Trying
 from secateur.job.work import Work
 from secateur.planning import StructureLike
 from secateur.policies import POLICIES, Request
 from secateur.quantities import Quantity
 from secateur.refining import Table, Trial, Units, refine
 from secateur.repair.compensation import compensate
-from secateur.repair.divergence import divergences
 from secateur.structure.groups import BRANCH
 from secateur.structure.inputs import ExampleInputs
 from secateur.surgery.embedding import with_solved
@@ -31,7 +31,6 @@ from secateur.surgery.storing import write_tensors
 
 FAR = 0.4  # of the cost now: a budget below it is a long way
 CHEAPER = 0.3  # about what convolutional nets lose, of what the scores say
-HELD = 2  # one calibration batch in so many is held out
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,9 @@ def allocate(
     if trials < 2 or len(calibration) < 2:
         return Widths(tune(Table("", judged.scores, judged.request), str(pruning.scope)))
     limits = judged.request.budgets
-    measure = _Trials(work, step, dense, calibration, classes)
+    seed = work.recipe.seed + step
+    foreign = is_foreign(work.recipe)
+    trying = Trying(dense, work.structure, calibration, classes, seed, foreign)
     stage = f"trials {step}"
     work.listener.begin(stage, trials)
 
@@ -88,10 +89,7 @@ def allocate(
         if half is None or pruning.criterion != "obs":
             return
         remove = POLICIES.get("knapsack")(judged.scores, costs, half)
-        found = compensate(
-            dense, work.structure, remove, measure.fit, measure.seed,
-            foreign=is_foreign(work.recipe),
-        )  # fmt: skip
+        found = compensate(dense, work.structure, remove, trying.fit, seed, foreign=foreign)
         on = again(with_solved(dense, work.structure, {}, found.tensors), remove)
         request = replace(on.request, budgets=limits, grains=judged.request.grains)
         yield Table("knapsack in two rounds", on.scores, request)
@@ -99,10 +97,10 @@ def allocate(
     def tell(number: int, trial: Trial) -> None:
         work.listener.tick(stage, number, f"loss {trial.loss:.4g} ({trial.name})")
 
-    seed = work.recipe.seed + step
+    measure = _Trials(trying, work.folder / "scores" / f"trials-{step}.jsonl")
     if section is not None:
         first = Table("knapsack", judged.scores, judged.request)
-        found = searched(first, second_round, costs, measure, section, seed=seed, tell=tell)
+        found = searched(first, second_round, work, step, trying, section)
     else:
         found = refine(
             tables(), costs, measure,
@@ -198,33 +196,18 @@ def _told(work: Work, trials: Sequence[Trial]) -> list[dict[str, Any]]:
 
 
 class _Trials:
-    """Losses of choices; those of an interrupted run are read back."""
+    """Losses of choices, and the seconds that they took; those of an interrupted run are read
+    back."""
 
-    def __init__(
-        self,
-        work: Work,
-        step: int,
-        dense: nn.Module,
-        calibration: Sequence[ExampleInputs],
-        classes: int | None,
-    ) -> None:
-        self.work, self.dense, self.classes = work, dense, classes
-        self.seed = work.recipe.seed + step
-        held = max(1, len(calibration) // HELD)
-        self.fit, self.held = calibration[:-held], calibration[-held:]
-        self.path = work.folder / "scores" / f"trials-{step}.jsonl"
-        self.known = _read(self.path)
+    def __init__(self, trying: Trying, path: Path) -> None:
+        self.trying, self.path = trying, path
+        self.known = _read(path)
 
     def __call__(self, remove: Units) -> tuple[Tensor, float]:
         key = _digest(remove)
         if key not in self.known:
             begun = time.perf_counter()
-            found = compensate(
-                self.dense, self.work.structure, remove, self.fit, self.seed, self.held,
-                foreign=is_foreign(self.work.recipe),
-            )  # fmt: skip
-            wanted, given = found.wanted[len(self.fit) :], found.answers[len(self.fit) :]
-            losses = divergences(wanted, given, self.classes)
+            losses = self.trying(remove)
             self.known[key] = losses, time.perf_counter() - begun
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps([key, losses.tolist(), self.known[key][1]]) + "\n")

@@ -62,6 +62,11 @@ def check_recipe(recipe: Recipe) -> None:
 def _check_workers(search: SearchSection) -> None:
     if search.storage:
         check_storage(search.storage)
+    if search.engine.partition(":")[0] not in ("", "ray"):
+        raise InputError(
+            f"there is no engine {search.engine!r}; it is ray or ray:ADDRESS, or left out for "
+            "processes of this machine"
+        )
     if not search.space:
         return
     default = SearchSection()

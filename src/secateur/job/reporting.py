@@ -14,6 +14,7 @@ from secateur.job import folders
 from secateur.job.exporting import exported
 from secateur.job.listening import plain
 from secateur.job.measuring import measured, paired_latency
+from secateur.job.quiet import quiet
 from secateur.job.slower import KEPT, alternative, keep_dense, missed_latency, not_faster
 from secateur.job.work import Work
 from secateur.metrics import evaluate, get_metric
@@ -53,11 +54,12 @@ def write_results(work: Work) -> dict[str, Any]:
     before, after = _evaluated(work, work.dense, "dense"), _evaluated(work, pruned, "pruned")
     inputs = work.subject.example_inputs
     uncounted = []
-    for side, model in ((before, work.dense), (after, pruned)):
-        found, missing = measured(model, inputs, _training_batch(work))
-        side.update(found)
-        uncounted += missing
-    latency = paired_latency(work.recipe.latency, work.dense, pruned, inputs, exports)
+    with quiet(work.folder):
+        for side, model in ((before, work.dense), (after, pruned)):
+            found, missing = measured(model, inputs, _training_batch(work))
+            side.update(found)
+            uncounted += missing
+        latency = paired_latency(work.recipe.latency, work.dense, pruned, inputs, exports)
     before["latency"], after["latency"] = latency["before"], latency["after"]
     document = {
         "schema": "secateur.metrics/1",

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from secateur.config import SearchSection
 from secateur.errors import BudgetError
+from secateur.job.rungs import Rungs, rungs_of, space_of
+from secateur.job.studies import crew_of, end_study, open_study
+from secateur.job.trying import Trying
+from secateur.job.work import Work
 from secateur.planning import StructureLike
 from secateur.policies import POLICIES
 from secateur.policies._descent import Search
 from secateur.policies._ladder import Ladder, ladders
 from secateur.refining import Refinement, Table, Trial, Units
-from secateur.searching import ALGORITHMS, Discrete, Point, Problem, Space
+from secateur.searching import ALGORITHMS, Point, Problem, Space
 from secateur.searching._running import Evaluation, run_search
 
 SHARES = 64  # steps in which a point that costs too much is moved towards the least widths
@@ -45,8 +49,11 @@ class Widths:
 
     def space(self) -> Space:
         """A parameter for each ladder: the number of a rung, 0 where nothing more leaves."""
-        chosen = (self.ladders[place] for place in self.places)
-        return Space(tuple(Discrete(x.group.name, tuple(range(len(x.counts)))) for x in chosen))
+        return space_of(self.all_rungs())
+
+    def all_rungs(self) -> tuple[Rungs, ...]:
+        """What workers need to know of the ladders."""
+        return rungs_of(self.ladders, self.places)
 
     def rungs(self, point: Point) -> list[int]:
         """Of all ladders."""
@@ -117,22 +124,22 @@ class Widths:
 def searched(
     first: Table,
     further: Callable[[], Iterable[Table]],
-    costs: StructureLike,
-    measure: Callable[[Units], tuple[Tensor, float]],
+    work: Work,
+    step: int,
+    trying: Trying,
     section: SearchSection,
-    *,
-    seed: int,
-    tell: Callable[[int, Trial], None],
 ) -> Refinement:
     """The best widths that the algorithm of a recipe finds; every trial keeps the budgets.
 
     further: tables that were made around a part of the way; the last of them is what the
-    algorithm is told, for its losses are those of widths like the wanted ones. measure: the losses
-    of a choice, one for each held-out sample, and the seconds that it took. With ``seeded`` the
-    first trials are the knapsack's answers to all tables, and the same share everywhere.
+    algorithm is told, for its losses are those of widths like the wanted ones. trying: what a
+    choice loses. With ``seeded`` the first trials are the knapsack's answers to all tables, and
+    the same share everywhere. All trials are in the run's ledger, and read back from there.
     Errors: BudgetError and InputError.
     """
-    answers = {first.name: POLICIES.get("knapsack")(first.scores, costs, first.request)}
+    costs = work.costs
+    answers: dict[str, Units | None] = {}
+    answers[first.name] = POLICIES.get("knapsack")(first.scores, costs, first.request)
     answers["uniform"] = _uniform(first, costs)
     table = first
     for later in further():
@@ -146,25 +153,49 @@ def searched(
         if point is not None:
             names.setdefault(point, name)
     problem = Problem(widths.space(), widths.repair, tuple(names), widths.losses(), widths.solve)
+    maker = ALGORITHMS.get(section.algorithm)(problem, trying.seed, section.trials)
     trials: list[Trial] = []
+    told = _Told(work, f"trials {step}")
 
     def evaluate(point: Point) -> float:
-        remove = widths.removal(point)
-        losses, seconds = measure(remove)
-        name = names.get(point, section.algorithm)
-        trials.append(Trial(name, remove, losses, seconds))
-        return trials[-1].loss
+        return float(trying(widths.removal(point)).mean())
 
-    def told(number: int, evaluation: Evaluation) -> None:
-        if not evaluation.error:
-            tell(number, trials[-1])
+    def tell(number: int, found: Evaluation) -> None:
+        name = names.get(found.point, section.algorithm)
+        told(number, found, name)
+        if not found.error:
+            loss = torch.tensor([found.value], dtype=torch.float64)
+            trials.append(Trial(name, widths.removal(found.point), loss, found.seconds))
 
-    found = run_search(
-        problem, ALGORITHMS.get(section.algorithm)(problem, seed, section.trials), evaluate,
-        trials=section.trials, seconds=60 * section.minutes, tell=told,
-    )  # fmt: skip
+    ledger = open_study(work, step, widths.all_rungs(), trying)
+    with crew_of(work, ledger, evaluate) as engine:
+        found = run_search(
+            problem, maker, engine,
+            trials=section.trials, seconds=60 * section.minutes, known=ledger.known(), tell=tell,
+            parallel=section.window,
+        )  # fmt: skip
+    end_study(work.folder)
     best = widths.removal(found.best.point)
     return Refinement(tuple(trials), next(trial for trial in trials if trial.remove == best))
+
+
+@dataclass
+class _Told:
+    """The line of progress: this trial, the best so far, and what all of them cost."""
+
+    work: Work
+    stage: str
+    best: float = math.inf
+    seconds: float = 0.0
+
+    def __call__(self, number: int, found: Evaluation, name: str) -> None:
+        self.seconds += found.seconds
+        self.best = min(self.best, found.value)
+        what = f"failed, {found.error}" if found.error else f"loss {found.value:.4g}"
+        self.work.listener.tick(
+            self.stage, number,
+            f"{what} ({name}), best {self.best:.4g}, {self.seconds:.3g} s of trials",
+        )  # fmt: skip
 
 
 def _uniform(table: Table, costs: StructureLike) -> Units | None:

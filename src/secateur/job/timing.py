@@ -19,6 +19,7 @@ from torch import nn
 from secateur.config import LatencySection, Recipe
 from secateur.errors import BudgetError
 from secateur.job import folders
+from secateur.job.quiet import quiet
 from secateur.job.work import Work
 from secateur.journal import drop_partial_line
 from secateur.measure.latency import PairedTiming, time_pair
@@ -43,10 +44,11 @@ def prepare(work: Work) -> None:
     if work.recipe.target.latency is None:
         return
     work.listener.begin("latency")
-    work.latency = known_latency(
-        work.recipe, work.folder, work.dense, work.structure, work.subject.example_inputs,
-        lambda what, done, total: work.listener.tick("latency", 0, f"{what} {done}/{total}"),
-    )  # fmt: skip
+    with quiet(work.folder):
+        work.latency = known_latency(
+            work.recipe, work.folder, work.dense, work.structure, work.subject.example_inputs,
+            lambda what, done, total: work.listener.tick("latency", 0, f"{what} {done}/{total}"),
+        )  # fmt: skip
     assert work.latency is not None
     path = work.folder / WHOLES
     folders.write_json(path, [_written(whole) for whole in work.latency.wholes])
@@ -132,7 +134,8 @@ class Measured:
         written = json.dumps({name: list(units) for name, units in sorted(remove.items())})
         key = hashlib.sha256(written.encode()).hexdigest()[:16]
         if key not in self.known:
-            timing = self._timed(remove)
+            with quiet(self.work.folder):
+                timing = self._timed(remove)
             self.known[key] = 1 / timing.ratio.median
             self.dense_seconds = timing.a.median
             with self.path.open("a", encoding="utf-8") as file:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +18,12 @@ from secateur.journal import drop_partial_line
 
 JOURNAL = "journal.log"
 PATIENCE = 60  # seconds to wait for another process that writes into SQLite
+FROZEN = 30.0  # seconds in which the holder of a lock writes nothing, until it is lost
 
 
 def check_storage(url: str) -> str:
     """The URL, where it can be one. Errors: InputError; its message never shows the URL."""
-    if not re.match(r"(sqlite|postgresql)(\+\w+)?://", url):
+    if not re.match(r"sqlite(\+\w+)?:///.|postgresql(\+\w+)?://", url):
         raise InputError(
             "a ledger's storage is 'sqlite:///FILE' or 'postgresql://USER@HOST/DATABASE'"
         )
@@ -115,7 +118,8 @@ def _sentence(place: str, why: str) -> str:
 class _Lock:
     """Who writes into a journal.
 
-    Freed by the system when a process is killed, unlike optuna's own. A last line that a full disk
+    Freed by the system when a process is killed, unlike optuna's own; taken from one that is
+    frozen while it holds it. A last line that a full disk
     cut short is dropped, for what is appended would stand behind it.
     """
 
@@ -134,18 +138,38 @@ class _Lock:
         return True
 
     def hold(self) -> None:
-        held = os.open(f"{self._path}.lock", os.O_CREAT | os.O_RDWR, 0o666)
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX)
-        except BaseException:
+        """Errors: OSError."""
+        place = f"{self._path}.lock"
+        pause, since, size = 0.001, time.monotonic(), _size(self._path)
+        while True:
+            held = os.open(place, os.O_CREAT | os.O_RDWR, 0o666)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.exists(place) and os.path.samestat(os.fstat(held), os.stat(place)):
+                    self._held = held
+                    return
+            except BlockingIOError:
+                pass
+            except BaseException:
+                os.close(held)
+                raise
             os.close(held)
-            raise
-        self._held = held
+            if size != (now := _size(self._path)):
+                since, size = time.monotonic(), now
+            elif time.monotonic() - since > FROZEN:  # another file for all who come later
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(place)
+            time.sleep(pause)
+            pause = min(0.05, 2 * pause)
 
     def release(self) -> None:
         assert self._held is not None
         held, self._held = self._held, None
         os.close(held)
+
+
+def _size(path: str) -> int:
+    return os.path.getsize(path) if os.path.exists(path) else 0
 
 
 def _whole(path: Path) -> bool:
