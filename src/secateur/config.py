@@ -133,7 +133,7 @@ class SearchSection(Section):
     parallel: int | None = Field(default=None, ge=1)
     timeout: float | None = Field(default=None, gt=0)
     storage: str = ""
-    engine: str = Field(default="", pattern=r"^(ray(:.+)?)?$")
+    engine: str = ""
 
     @property
     def window(self) -> int:
