@@ -112,6 +112,39 @@ class PruningSection(Section):
         return self.model_copy(update=chosen)
 
 
+class SparsitySection(Section):
+    """Which single weights of the pruned model are zeroed, and stay zero in the training after it.
+
+    pattern: ``unstructured``, or N:M, of which N of M neighbouring inputs stay. zeros: the share
+    of each layer that is zero; total: instead, the share of the dense model's parameters that is
+    gone at the end, removed or zero. keep: names and globs of layers that stay whole.
+    """
+
+    pattern: str = "unstructured"
+    zeros: float | None = Field(default=None, gt=0, lt=1)
+    total: float | None = Field(default=None, gt=0, lt=1)
+    method: Literal["obs", "wanda", "magnitude"] = "obs"
+    keep: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _resolve(self) -> SparsitySection:
+        if self.pattern != "unstructured":
+            kept, _, of = self.pattern.partition(":")
+            if not (kept.isdigit() and of.isdigit() and 0 < int(kept) < int(of)):
+                raise ValueError(
+                    f"pattern is {self.pattern!r}; expected 'unstructured' or N:M with N < M, such "
+                    "as 2:4"
+                )
+            if self.zeros is not None or self.total is not None:
+                raise ValueError(f"the pattern {self.pattern} says how many are zero; leave out "
+                                 "zeros and total")  # fmt: skip
+        elif self.zeros is not None and self.total is not None:
+            raise ValueError("zeros and total are two ways to say it; give one")
+        elif self.zeros is None and self.total is None:
+            object.__setattr__(self, "zeros", 0.5)
+        return self
+
+
 class SearchSection(Section):
     """How widths are searched by trials on the compensated model, in place of ``refine``; with a
     ``space``, how recipes are: keys of the recipe by their dotted names, and their values.
@@ -212,6 +245,7 @@ class Recipe(Section):
     part: str = ""
     pruning: PruningSection = PruningSection()
     search: SearchSection | None = None
+    sparsity: SparsitySection | None = None
     train_dense: TrainingSection | None = None
     between: TrainingSection | None = None
     finetune: TrainingSection | None = None

@@ -27,7 +27,8 @@ def start(document: dict[str, Any], source: str, as_json: bool) -> None:
 
     checked = read_recipe(document, source)
     searched = checked.search is not None and bool(checked.search.space)
-    if not checked.target.model_dump(exclude_none=True) and not searched:
+    aims = checked.target.model_dump(exclude_none=True) or checked.sparsity or searched
+    if not aims:
         raise InputError("there is no target; give --target flops=0.5x, or 'target' in the recipe")
     check_recipe(checked)
     with talking(as_json) as talk:

@@ -13,7 +13,7 @@ from secateur.job.timing import running, running_file, setting_of
 from secateur.measure.latency import PairedTiming, Timing, time_pair
 from secateur.measure.memory import peak_activation_bytes
 from secateur.measure.operations import count_flops
-from secateur.measure.sizes import count_bytes, count_params
+from secateur.measure.sizes import count_bytes, count_nonzero, count_params
 from secateur.measure.timing import clock_of
 from secateur.predicting import sized
 from secateur.runtimes import abilities, load
@@ -33,6 +33,7 @@ def measured(
     report = count_flops(model, example_inputs)
     figures = {
         "params": count_params(model),
+        "nonzero": count_nonzero(model),
         "flops": report.flops,
         "bytes": count_bytes(model),
         "peak_memory": peak_activation_bytes(model, sized(example_inputs, 1)),

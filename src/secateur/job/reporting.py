@@ -79,6 +79,9 @@ def write_results(work: Work) -> dict[str, Any]:
     }
     searched = work.folder / "search" / "search.json"
     document["search"] = folders.read_json(searched) if searched.is_file() else None
+    cut = work.journal.done("sparsify")
+    keys = ("zeros", "whole", "pattern", "method")
+    document["sparsity"] = None if cut is None else {key: cut[key] for key in keys}
     document["kept"] = "pruned"
     if not_faster(work.recipe, latency["speedup"]):
         keep_dense(work, pruned)

@@ -6,13 +6,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from secateur.config import TrainingSection
 from secateur.job import steps
+from secateur.job.sparsifying import STAGE, held, sparsified
 from secateur.job.work import Work
 
 
 def pruned(work: Work) -> None:
     """All steps of pruning, with the trainings between them."""
     recipe = work.recipe
+    if not recipe.target.budgets():
+        stage(work, "prune 1", "prune", lambda: steps.keep(work))
+        return
     for step in range(1, recipe.pruning.steps + 1):
         stage(work, f"prune {step}", "prune", lambda n=step: steps.prune(work, n))
         training = recipe.between
@@ -21,11 +26,22 @@ def pruned(work: Work) -> None:
             stage(work, name, "train", lambda n=name, t=training: steps.train(work, n, t))
 
 
+def cut(work: Work) -> None:
+    """Single weights to zero, where the recipe wants it."""
+    if work.recipe.sparsity is not None:
+        stage(work, STAGE, STAGE, lambda: sparsified(work))
+
+
 def finetuned(work: Work) -> None:
     """The training at the end, where the recipe has one."""
     training = work.recipe.finetune
     if training is not None and training.epochs:
-        stage(work, "finetune", "train", lambda: steps.train(work, "finetune", training))
+        stage(work, "finetune", "train", lambda: trained(work, "finetune", training))
+
+
+def trained(work: Work, name: str, training: TrainingSection) -> dict[str, Any]:
+    """Train the model as it stands; what was zeroed stays zero."""
+    return steps.train(work, name, training, held)
 
 
 def stage(work: Work, name: str, kind: str, action: Callable[[], dict[str, Any]]) -> None:

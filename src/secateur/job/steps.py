@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -153,13 +153,44 @@ def prune(work: Work, step: int) -> dict[str, Any]:
     }
 
 
-def train(work: Work, stage: str, section: TrainingSection) -> dict[str, Any]:
-    """Train the pruned model as it stands."""
+def keep(work: Work) -> dict[str, Any]:
+    """Without a target: nothing leaves, in the form of a step of pruning."""
+    recipe, structure = work.recipe, work.structure
+    work.listener.begin("prune 1")
+    clock = Clock()
+    inputs = work.subject.example_inputs
+    plan = describe(structure, {}, recipe.model, {"seed": recipe.seed})
+    result = apply(work.dense, plan, inputs, recipe.pruning.method, structure=structure)
+    clock.lap("apply")
+    verdict = verify(work.dense, result, plan, inputs, structure, strict=True)
+    clock.lap("verify")
+    save(result.eval(), work.folder / "steps" / "prune-1")
+    metric, cost = validated(recipe, work.subject, result), structure.cost({})
+    return {
+        "note": f"nothing leaves, {described(recipe, metric)}",
+        "flops": cost.flops, "params": cost.params, "validation": metric,
+        "verification": {
+            "ok": verdict.ok, "error": verdict.error, "of_effect": None,
+            "effect": verdict.effect, "exact": verdict.exact,
+        },
+        "cost": clock.laps, "trials": [], "taken": None, "turned": [], "curves": [], "front": [],
+        "solved": [], "surgery": origin_of(result).kind, "notes": list(origin_of(result).notes),
+    }  # fmt: skip
+
+
+def train(
+    work: Work,
+    stage: str,
+    section: TrainingSection,
+    held: Callable[[Work, nn.Module], Mapping[str, torch.Tensor] | None] = lambda work, model: None,
+) -> dict[str, Any]:
+    """Train the pruned model as it stands. held: masks of what stays zero."""
     model = work.model()
     teacher = work.dense if section.distill else None
     history = _train(
-        work.recipe, work.subject, model, section, stage, work.folder, work.listener, teacher
-    )
+        work.recipe, work.subject, model, section, stage, work.folder, work.listener, teacher,
+        held(work, model),
+    )  # fmt: skip
     save(model.eval(), work.folder / "steps" / stage.replace(" ", "-"))
     metric = validated(work.recipe, work.subject, model)
     plan = work.plan()
@@ -234,6 +265,7 @@ def _train(
     folder: Path,
     listener: Listener,
     teacher: nn.Module | None,
+    masks: Mapping[str, torch.Tensor] | None = None,
 ) -> list[dict[str, Any]]:
     if subject.data is None or recipe.data is None:
         raise InputError(f"the recipe trains ({stage}) but names no data; add a 'data' section")
@@ -273,6 +305,7 @@ def _train(
         checkpoint=_checkpoint(folder, stage),
         on_epoch=on_epoch,
         device=resolve(recipe.device),
+        masks=masks,
     )
     for report in result.epochs:
         history.append(

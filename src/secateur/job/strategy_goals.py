@@ -16,7 +16,7 @@ from secateur.quantities import Kind, Quantity, parse_quantity
 from secateur.registry import unknown
 
 BUDGETED = ("flops", "params", "bytes", "latency")  # what a recipe's target can hold
-COSTS = (*BUDGETED, "memory")
+COSTS = (*BUDGETED, "memory", "nonzero")
 DROP = "drop"
 _OBJECTIVE = re.compile(r"\s*(?:(max|min)\s+)?(\S+)\s*")
 _CONSTRAINT = re.compile(r"\s*(\S+?)\s*(<=|>=)\s*(\S+)\s*")
@@ -136,7 +136,7 @@ def _constraint(text: str) -> Constraint:
     if name in COSTS or name == DROP:
         if sign < 0:
             raise InputError(f"{name} wants an upper limit, {name} <= ...; got {text!r}")
-        kind: Kind = "bytes" if name == "memory" else name  # type: ignore[assignment]
+        kind: Kind = {"memory": "bytes", "nonzero": "params"}.get(name, name)  # type: ignore[assignment]
         return Constraint(name, sign, parse_quantity(match[3], kind))
     _known(name)
     try:

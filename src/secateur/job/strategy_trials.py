@@ -14,9 +14,8 @@ from torch import nn
 
 from secateur.config import Recipe, TargetSection
 from secateur.errors import InputError
-from secateur.job import steps
 from secateur.job.listening import Listener, Silent
-from secateur.job.stages import pruned, stage
+from secateur.job.stages import cut, pruned, stage, trained
 from secateur.job.strategy_goals import Goals
 from secateur.job.strategy_ladder import Ladder, rungs
 from secateur.job.strategy_space import Strategies
@@ -26,6 +25,7 @@ from secateur.job.work import Work
 from secateur.job.working import begun
 from secateur.journal import Journal
 from secateur.measure.memory import peak_memory
+from secateur.measure.sizes import count_nonzero
 from secateur.metrics import evaluate
 from secateur.planning import StructureLike
 from secateur.predicting import sized
@@ -78,9 +78,7 @@ class Trials:
         recipe = self.strategies.recipe(point)
         base = self.base_of(recipe)
         recipe = self._rebased(recipe, base)
-        if not recipe.target.budgets():
-            if recipe.finetune is not None:
-                raise InputError("there is no target, so nothing is pruned and then trained")
+        if not recipe.target.budgets() and recipe.sparsity is None and recipe.finetune is None:
             return Outcome(self._measured(base, base.dense, {}), (), True)
         place = self.place(point)
         shutil.rmtree(place, ignore_errors=True)
@@ -90,6 +88,7 @@ class Trials:
             latency=base.latency,
         )  # fmt: skip
         pruned(work)
+        cut(work)
         plan = work.plan()
         assert plan is not None
         costs = self._costs(work, work.model(), plan.remove)
@@ -100,7 +99,7 @@ class Trials:
             if training is not None:
                 work.current = untrained
                 name = f"training {rung}"
-                stage(work, name, "train", lambda n=name, t=training: steps.train(work, n, t))
+                stage(work, name, "train", lambda n=name, t=training: trained(work, n, t))
             found = self._measured(work, work.model(), costs)
             ranks.append(self.values(found)[0])
             whole = training is recipe.finetune
@@ -156,6 +155,7 @@ class Trials:
         found = {kind: float(getattr(cost, kind)) for kind in ("flops", "params", "bytes")}
         if work.latency is not None:
             found["latency"] = float(cost.latency)  # type: ignore[attr-defined]
+        found["nonzero"] = float(count_nonzero(model))
         if self.goals.names("memory"):
             found["memory"] = float(peak_memory(model, sized(work.subject.example_inputs, 1)).bytes)
         return found

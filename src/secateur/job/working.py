@@ -22,7 +22,7 @@ from secateur.job.evaluating import with_dense_weights
 from secateur.job.listening import Listener
 from secateur.job.reachable import check_target
 from secateur.job.reporting import write_results
-from secateur.job.stages import finetuned, pruned
+from secateur.job.stages import cut, finetuned, pruned
 from secateur.job.work import Work
 from secateur.journal import Journal
 from secateur.protocols import Subject
@@ -38,6 +38,7 @@ def work_on(recipe: Recipe, subject: Subject, folder: Path, listener: Listener) 
         work = begun(recipe, subject, folder, listener)
         timing.prepare(work)
         pruned(work)
+        cut(work)
         finetuned(work)
         return write_results(work)
 

@@ -40,6 +40,16 @@ def count_params(model: nn.Module) -> int:
     return sum(sizes.values())
 
 
+def count_nonzero(model: nn.Module) -> int:
+    """Number of parameter elements that are not zero; tied parameters count once."""
+    kept: dict[tuple[int, int], nn.Parameter] = {}
+    for parameter in model.parameters():
+        place = (parameter.untyped_storage()._cdata, int(parameter.storage_offset()))
+        if place not in kept or kept[place].numel() < parameter.numel():
+            kept[place] = parameter
+    return sum(int(torch.count_nonzero(p)) for p in kept.values())
+
+
 def count_bytes(model: nn.Module) -> int:
     """Bytes of the safetensors file that ``secateur.save`` writes; nothing is written.
 

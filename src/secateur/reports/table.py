@@ -43,13 +43,15 @@ def before_after_rows(metrics: Document) -> list[Row]:
     rows = _scores(metrics)
     costs: list[tuple[str, str, Callable[[float], str], str]] = [
         ("params", "Parameters", format_count, ""),
+        ("nonzero", "Non-zero", format_count, "parameters that are not zero"),
         ("flops", "FLOPs", format_count, "per sample; one multiply-add is 2"),
         ("bytes", "Size on disk", format_bytes, ""),
         ("peak_memory", "Peak memory", format_bytes, "of one inference"),
     ]
     for key, label, write, note in costs:
         before, after = metrics["before"].get(key), metrics["after"].get(key)
-        rows.append(_cost(key, label, before, after, write, note))
+        if key != "nonzero" or mapping(metrics, "recipe").get("sparsity"):
+            rows.append(_cost(key, label, before, after, write, note))
     rows.append(_latency(metrics))
     before, after = metrics["before"].get("train_step"), metrics["after"].get("train_step")
     step = "forward, backward, update"

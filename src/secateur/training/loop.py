@@ -53,6 +53,7 @@ def finetune(
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     device: torch.device | str | None = None,
+    masks: Mapping[str, torch.Tensor] | None = None,
 ) -> History:
     """Train ``model`` in place; it comes back on the device and in the mode it was given in.
 
@@ -67,6 +68,7 @@ def finetune(
     on_epoch, on_step: called after each epoch and update; what they raise ends the training.
                 on_step is for progress, and must draw no random numbers.
     device:     where to train; where the model is without one.
+    masks:      by the names of parameters, True where an element is trained; the others are zero.
 
     The global random generators are seeded with ``settings.seed`` and put back at the end.
     Errors: InputError for arguments that do not belong together or another training's
@@ -91,7 +93,7 @@ def finetune(
         size = count_samples(data_train)
         least = min(2, settings.batch_size)
         state = TrainingState(
-            stepper=make_stepper(model, settings, loss, teacher),
+            stepper=make_stepper(model, settings, loss, teacher, masks),
             data_size=size,
             generator=torch.Generator(place).manual_seed(stream_seed(settings.seed, 0, 1)),
             loss_sum=torch.zeros((), dtype=torch.float64, device=place),

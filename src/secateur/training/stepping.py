@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from secateur.training.distillation import distillation_loss
 from secateur.training.layouts import channels_last, with_safe_layout
 from secateur.training.loading import Batch, forward, move
 from secateur.training.losses import Loss, default_loss
+from secateur.training.masks import hold, placed
 from secateur.training.optimizers import make_optimizer
 from secateur.training.randomness import undisturbed
 from secateur.training.settings import FinetuneSettings
@@ -31,6 +33,7 @@ class Stepper:
 
     precision: what autocast computes in; None where it is off.
     scaler:    scales the loss so that fp16 gradients do not vanish; does nothing otherwise.
+    masks:     parameters whose elements stay zero where the mask is.
     """
 
     model: nn.Module
@@ -41,6 +44,7 @@ class Stepper:
     precision: torch.dtype | None
     scaler: torch.amp.GradScaler  # type: ignore[name-defined]
     teacher: nn.Module | None = None
+    masks: tuple[tuple[nn.Parameter, torch.Tensor], ...] = ()
 
 
 def make_stepper(
@@ -48,8 +52,13 @@ def make_stepper(
     settings: FinetuneSettings,
     loss: Loss | None = None,
     teacher: nn.Module | None = None,
+    masks: Mapping[str, torch.Tensor] | None = None,
 ) -> Stepper:
-    """A stepper for a model where it stands. Errors: InputError for a model without parameters."""
+    """A stepper for a model where it stands.
+
+    masks: by the names of parameters, True where an element is trained.
+    Errors: InputError for a model without parameters, and for masks of no parameter or shape.
+    """
     device = device_of(model)
     precision = _precision(settings.mixed_precision, model, device)
     optimizer = make_optimizer(
@@ -62,7 +71,8 @@ def make_stepper(
     )
     scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
     loss = loss or partial(default_loss, label_smoothing=settings.label_smoothing)
-    return Stepper(model, optimizer, loss, settings, device, precision, scaler, teacher)
+    held = placed(model, masks or {}, device)
+    return Stepper(model, optimizer, loss, settings, device, precision, scaler, teacher, held)
 
 
 def compute_loss(stepper: Stepper, inputs: Any, targets: Any) -> torch.Tensor:
@@ -93,6 +103,7 @@ def update(stepper: Stepper, loss: torch.Tensor) -> None:
         nn.utils.clip_grad_norm_(stepper.model.parameters(), stepper.settings.gradient_clip)
     stepper.scaler.step(stepper.optimizer)
     stepper.scaler.update()
+    hold(stepper.masks)  # momentum and decay move what no gradient moves
 
 
 def time_step(

@@ -1,0 +1,122 @@
+"""The stage that zeroes single weights of the pruned model, and keeps them zero afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur.config import SparsitySection
+from secateur.errors import InputError
+from secateur.job.calibrating import calibration, is_foreign
+from secateur.job.steps import Clock, described, validated
+from secateur.job.work import Work
+from secateur.measure.sizes import count_params
+from secateur.repair.batch_norm import recalibrate
+from secateur.repair.readers import readers
+from secateur.repair.sparse import Pattern
+from secateur.repair.sparsifying import sparsify
+from secateur.repair.streaming import fitting
+from secateur.structure.structure import trace
+from secateur.surgery.storing import save
+from secateur.surgery.tensors import named_tensors
+from secateur.training.masks import zero_masks
+
+STAGE = "sparsify"
+
+
+def sparsified(work: Work) -> dict[str, Any]:
+    """Zero weights of the pruned model as the recipe says; returns what the journal keeps.
+
+    Errors: InputError without calibration samples, for names of no layer, and for a total that
+    layers which may be cut cannot give.
+    """
+    recipe, section = work.recipe, work.recipe.sparsity
+    assert section is not None
+    work.listener.begin(STAGE)
+    clock = Clock()
+    model = work.model()
+    samples = calibration(recipe, work.subject)
+    if samples is None:
+        raise InputError("'sparsity' needs calibration samples; give data, or pruning.calibrate")
+    structure = trace(model, work.subject.example_inputs, part=recipe.part)
+    weights = {reader.weight for reader in readers(structure)}
+    leave = _left_whole(section, weights)
+    pattern = pattern_of(section, model, weights - leave, count_params(work.dense))
+    given = fitting(model, structure, [batch for batch, _ in samples])
+    found = sparsify(model, structure, given, pattern, section.method, leave, recipe.seed)
+    with torch.no_grad():
+        for name, own in named_tensors(model).items():
+            canonical = structure.aliases.get(name, name)
+            if canonical in found.compensation.tensors:
+                own.copy_(found.compensation.tensors[canonical])
+    if recipe.pruning.recalibrate and not is_foreign(recipe):
+        recalibrate(model, samples)
+    clock.lap(STAGE)
+    place = work.folder / "steps" / STAGE
+    save(model.eval(), place)
+    metric = validated(recipe, work.subject, model)
+    whole = {**dict.fromkeys(sorted(leave), "kept by the recipe"), **found.whole}
+    zeros = {name: share for name, share in found.zeros.items() if name not in whole}
+    total = sum(int((p == 0).sum()) for p in model.parameters())
+    share = total / max(count_params(model), 1)
+    return {
+        "note": f"{share:.1%} of the parameters zero, {described(recipe, metric)}",
+        "validation": metric,
+        "zeros": zeros,
+        "whole": whole,
+        "pattern": section.pattern,
+        "method": section.method,
+    }
+
+
+def pattern_of(
+    section: SparsitySection, model: nn.Module, weights: set[str], dense: int
+) -> Pattern:
+    """What stays of every layer; for ``total``, so many of the dense model's parameters are gone.
+
+    Errors: InputError where the layers that may be cut are too few for that.
+    """
+    if section.pattern != "unstructured":
+        kept, of = section.pattern.split(":")
+        return Pattern(kept=int(kept), of=int(of))
+    if section.total is None:
+        assert section.zeros is not None
+        return Pattern(1 - section.zeros)
+    tensors = named_tensors(model)
+    cut = sum(tensors[name].numel() for name in weights)
+    rest = count_params(model) - cut
+    stays = (1 - section.total) * dense - rest
+    if stays <= 0:
+        raise InputError(
+            f"sparsity.total of {section.total} leaves {(1 - section.total) * dense:.0f} parameters, "
+            f"and {rest} of {rest + cut} are not in layers that may be cut; ask for less"
+        )
+    if stays >= cut:
+        raise InputError(
+            f"sparsity.total of {section.total} is less than what has left already: "
+            f"{1 - (cut + rest) / dense:.1%} of the parameters; ask for more, or leave it out"
+        )
+    return Pattern(stays / cut)
+
+
+def held(work: Work, model: nn.Module) -> Mapping[str, torch.Tensor] | None:
+    """Masks for a training after the stage; None where it was not."""
+    event = work.journal.done(STAGE)
+    return None if event is None else zero_masks(model, event["zeros"])
+
+
+def _left_whole(section: SparsitySection, weights: set[str]) -> set[str]:
+    found: set[str] = set()
+    for pattern in section.keep:
+        names = {n for n in weights if fnmatch(n, pattern) or fnmatch(n, f"{pattern}.weight")}
+        if not names:
+            raise InputError(
+                f"sparsity.keep names {pattern!r}, which no layer that can be cut is called; "
+                f"they are {', '.join(sorted(weights))}"
+            )
+        found |= names
+    return found
