@@ -13,11 +13,12 @@ from secateur.searching import ALGORITHMS, Discrete, Problem, Real, Space
 from secateur.searching._front import hypervolume
 from secateur.searching._running import Evaluation, run_search
 
+ENDING = ("bisection", "greedy", "netadapt")  # that end before the trials do
 NAMES = (
-    "annealing", "auto", "cmaes", "differential", "genetic", "grid", "nsga2", "random", "swarm",
-    "tpe",
+    "annealing", "auto", "bisection", "cmaes", "differential", "genetic", "greedy", "grid",
+    "netadapt", "nsga2", "random", "reinforce", "swarm", "tpe",
 )  # fmt: skip
-LEARNING = tuple(name for name in NAMES if name not in ("grid", "random"))
+LEARNING = tuple(name for name in NAMES if name not in ("bisection", "grid", "random"))
 GROUPS, LEVELS, LIMIT = 8, 9, 0.5
 
 
@@ -81,8 +82,9 @@ class Widths:
         uniform = self.repair((LEVELS // 2,) * GROUPS)
         knapsack = self.solve(dict.fromkeys(table, 1.0))
         return Problem(
-            self.space, self.repair, (knapsack, uniform) if seeded else (), table, self.solve
-        )
+            self.space, self.repair, (knapsack, uniform) if seeded else (), table, self.solve,
+            cost=lambda point: self.cost(point) / LIMIT,
+        )  # fmt: skip
 
 
 def searched(name, problem, evaluate, trials, seed=0, **more):
@@ -95,13 +97,15 @@ def test_every_trial_keeps_the_limit_is_new_and_the_seed_decides(name):
     widths = Widths()
     found = searched(name, widths.problem(True), widths.value, 30)
     points = [trial.point for trial in found.trials]
-    assert len(points) == len(set(points)) == 30
+    assert len(points) == len(set(points))
+    assert len(points) == 30 or (name in ENDING and 3 < len(points) < 30)
     assert all(widths.cost(point) <= LIMIT for point in points)
     assert found.best.value == min(widths.value(point) for point in points)
     again = searched(name, widths.problem(True), widths.value, 30)
     assert [t.point for t in again.trials] == points
     other = searched(name, widths.problem(True), widths.value, 30, seed=1)
-    assert [t.point for t in other.trials] != points
+    if name not in ("bisection", "netadapt"):  # they draw nothing
+        assert [t.point for t in other.trials] != points
     assert points[0] == widths.problem(True).seeds[0]
 
 
@@ -143,6 +147,7 @@ def test_it_goes_on_where_it_was_cut_off(name):
     again = searched(name, widths.problem(True), evaluate, 25, known=known)
     assert [t.point for t in again.trials] == [t.point for t in whole.trials]
     assert new == [trial.point for trial in whole.trials[11:]]
+    assert new or name in ENDING
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -159,7 +164,8 @@ def test_failures_are_trials_and_the_search_goes_on(name):
 
     found = searched(name, widths.problem(True), evaluate, 20)
     errors = [trial.error for trial in found.trials]
-    assert len(errors) == 20 and math.isfinite(found.best.value)
+    assert len(errors) == 20 or name in ENDING
+    assert math.isfinite(found.best.value)
     assert {"ValueError: no luck", "the value is nan", ""} == set(errors)
 
 
@@ -208,7 +214,8 @@ def test_mixed_and_conditional_parameters(name):
     assert all(
         rewind == 0 for _, rounds, rewind, _ in (t.point for t in found.trials) if rounds < 4
     )
-    assert found.best.value < (2.0 if name in ("grid", "random") else 1.2), found.best
+    if name not in ("bisection", "netadapt"):  # all parameters alike, and ordered ones alone
+        assert found.best.value < (2.0 if name in ("grid", "random") else 1.2), found.best
 
 
 def test_spaces_refuse_what_makes_no_sense():
@@ -301,3 +308,43 @@ def test_values_that_do_not_fit_the_objectives_are_failures():
     errors = {trial.error for trial in found.trials}
     assert errors == {"", "3 values were given for 2 objectives"}
     assert all(math.isfinite(trial.value) for trial in found.front)
+
+
+def test_bisection_finds_the_largest_equal_cut_that_does_not_fail():
+    """The compression is to be large, and a drop above a limit fails: the edge is found."""
+    space = Space((Discrete("a", tuple(range(50))), Discrete("b", tuple(range(50)))))
+    for edge in (3, 17, 31, 48):
+        found = searched(
+            "bisection", Problem(space),
+            lambda point, edge=edge: -sum(point) if max(point) <= edge else math.nan, 40,
+        )  # fmt: skip
+        assert found.best.point == (edge, edge)
+        assert len(found.trials) < 15
+
+
+def test_netadapt_takes_the_group_that_loses_least_in_each_step():
+    """Two groups of equal cost, one of which loses nothing: it pays for all."""
+    space = Space((Discrete("dear", tuple(range(9))), Discrete("free", tuple(range(9)))))
+
+    def repair(point):  # both alike, in turn
+        dear, free = point
+        while dear + free < 8:
+            dear, free = (dear + 1, free) if (dear + free) % 2 else (dear, min(8, free + 1))
+        return dear, free
+
+    found = searched(
+        "netadapt", Problem(space, repair, cost=lambda point: (16 - sum(point)) / 8),
+        lambda point: point[0] + 0.01 * point[1], 12,
+    )  # fmt: skip
+    assert found.best.point == (0, 8)
+
+
+def test_greedy_climbs_down_where_parameters_do_not_interact():
+    space = Space(tuple(Discrete(f"p{n}", tuple(range(11))) for n in range(5)))
+    goal = (2, 9, 5, 0, 7)
+
+    def distance(point):
+        return sum((a - b) ** 2 for a, b in zip(point, goal, strict=True))
+
+    found = searched("greedy", Problem(space), distance, 120)
+    assert found.best.point == goal and len(found.trials) < 120

@@ -8,7 +8,7 @@ ups and downs of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,13 +29,14 @@ class Landscape:
 
     points: int [n, groups], numbers of levels, 0 where nothing leaves: those that keep the limit
     and of which no group could be one level wider. values: float64 [n]. table: group -> the loss
-    that a search is told for each of its levels.
+    that a search is told for each of its levels. cost: of any point, in shares of the limit.
     """
 
     name: str
     points: np.ndarray
     values: np.ndarray
     table: Mapping[str, Sequence[float]]
+    cost: Callable[[Point], float] | None = None
 
     @property
     def best(self) -> float:
@@ -54,7 +55,9 @@ class Landscape:
         space = Space(tuple(Discrete(n, tuple(range(len(x)))) for n, x in self.table.items()))
         answer = self.solve(dict.fromkeys(self.table, 1.0))
         seeds = tuple(dict.fromkeys((answer, self.uniform())))
-        return Problem(space, self.repair, seeds if seeded else (), self.table, self.solve)
+        return Problem(
+            space, self.repair, seeds if seeded else (), self.table, self.solve, cost=self.cost
+        )
 
     def repair(self, point: Point) -> Point:
         """The nearest one, in levels."""
@@ -84,6 +87,7 @@ def landscape(name: str, seed: int = 0, groups: int = GROUPS, levels: int = LEVE
         raise InputError(unknown("landscape", name, LANDSCAPES))
     drawn = np.random.default_rng(seed)
     gone = np.arange(levels) / levels
+    left = 1 - gone
     weights = drawn.random(groups) + 0.2
     heights, powers = drawn.exponential(size=groups), 1.5 + 2 * drawn.random(groups)
     single = heights[:, None] * gone ** powers[:, None]
@@ -95,13 +99,14 @@ def landscape(name: str, seed: int = 0, groups: int = GROUPS, levels: int = LEVE
     elif name == "deceptive":
         pair += BUMPS * np.abs(drawn.standard_normal(pair.shape))
         table = np.roll(single, 1, axis=0)
-    points = tight(weights / weights.sum(), levels, LIMIT)
+    weights = weights / weights.sum()
+    points = tight(weights, levels, LIMIT)
     values = single[np.arange(groups), points].sum(1)
     for first in range(groups):
         for second in range(first):
             values += pair[first, second, points[:, first], points[:, second]]
     told = {f"group {n}": row.tolist() for n, row in enumerate(table)}
-    return Landscape(name, points, values, told)
+    return Landscape(name, points, values, told, lambda at: float(weights @ left[list(at)]) / LIMIT)
 
 
 def tight(weights: np.ndarray, levels: int, limit: float) -> np.ndarray:

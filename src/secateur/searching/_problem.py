@@ -33,6 +33,8 @@ class Problem:
             of each of its values; solve: the point of least loss in the table with the losses of
             each parameter weighted, that keeps the constraints. None where there is no table.
     objectives: how many values a point has, all to be small.
+    cost:   what any point takes, in shares of the tightest limit: at most 1 where all hold. None
+            where that is not known.
     """
 
     space: Space
@@ -41,6 +43,7 @@ class Problem:
     table: Mapping[str, Sequence[float]] | None = None
     solve: Callable[[Mapping[str, float]], Point | None] | None = None
     objectives: int = 1
+    cost: Callable[[Point], float] | None = None
 
     def refuse_several(self, name: str) -> None:
         """For algorithms that know one objective. Errors: InputError where there are more."""

@@ -22,10 +22,12 @@ def read_recorded(path: Path) -> Landscape:
     level) and ``table`` (group -> losses to expect, level by level); each other one a list that
     begins with levels and the value that was measured with them. Errors: InputError, and OSError.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
     try:
+        lines = path.read_text(encoding="utf-8").splitlines()
         about = json.loads(lines[0]) if lines else None
         rows = [json.loads(line) for line in lines[1:]]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text; a recorded table is lines of JSON") from error
     except ValueError as error:
         raise InputError(f"{path}: a line is not JSON ({error}); make the table anew") from error
     if not isinstance(about, dict) or about.get("schema") != SCHEMA:
@@ -51,8 +53,12 @@ def read_recorded(path: Path) -> Landscape:
 
 def _table(path: Path, about: dict[str, Any]) -> dict[str, list[float]]:
     table, widths = about.get("table"), about.get("parameters")
-    good = isinstance(table, dict) and isinstance(widths, dict) and list(table) == list(widths)
-    if not good or not table:
+    if (
+        not isinstance(table, dict)
+        or not isinstance(widths, dict)
+        or not table
+        or list(table) != list(widths)
+    ):
         raise InputError(f"{path}: 'parameters' and 'table' should name the same groups, in order")
     for name, losses in table.items():
         if (
