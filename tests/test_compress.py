@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import secateur as sc
 
+QUICK = {"latency": {"runtime": "eager", "seconds": 0.2}}  # the default looks for 4 seconds
+
 
 def small_net() -> nn.Module:
     torch.manual_seed(0)
@@ -78,7 +80,8 @@ def test_without_data_it_prunes_and_does_not_repair(
     trained: tuple[nn.Module, TensorDataset, TensorDataset],
 ) -> None:
     model, _, val = trained
-    result = sc.compress(model, target={"params": "0.4x"}, example_inputs=val.tensors[0][:1])
+    result = sc.compress(model, target={"params": "0.4x"}, example_inputs=val.tensors[0][:1],
+                         recipe=QUICK)  # fmt: skip
     assert result.metrics["after"]["params"] <= 0.4 * result.metrics["before"]["params"]
     assert result.metrics["before"]["metric"] is None
     assert sc.verify(model, result.model, result.plan, val.tensors[0][:2]).ok
@@ -89,8 +92,9 @@ def test_the_target_decides_what_is_reached(
 ) -> None:
     model, train, val = trained
     result = sc.compress(
-        model, train, val, target={"flops": "0.15x"}, max_drop="0.01pt", epochs=0, seed=1
-    )
+        model, train, val, target={"flops": "0.15x"}, max_drop="0.01pt", epochs=0, seed=1,
+        recipe=QUICK,
+    )  # fmt: skip
     assert not result.reached
 
 

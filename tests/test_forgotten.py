@@ -305,7 +305,10 @@ def test_a_model_with_a_computed_weight_is_measured_and_exported(tmp_path: Path)
     model = nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 6)), nn.Linear(6, 2))
     inputs = torch.randn(2, 4)
     model(inputs).sum().backward()  # the computed weight is no leaf now
-    result = sc.compress(model, target={"params": "0.8x"}, example_inputs=inputs, epochs=0)
+    timing = {"latency": {"runtime": "eager", "seconds": 0.2}}
+    result = sc.compress(
+        model, target={"params": "0.8x"}, example_inputs=inputs, epochs=0, recipe=timing
+    )
     assert result.reached
 
 
