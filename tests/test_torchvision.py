@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -88,6 +89,17 @@ def build(name: str) -> nn.Module:
     """The net as torchvision builds it, without blocks and widths that only repeat others."""
     models = import_torchvision().models
     torch.manual_seed(0)
+    if name in ("resnet50", "resnext50_32x4d"):
+        grouped = {"groups": 32, "width_per_group": 4} if name != "resnet50" else {}
+        return models.ResNet(models.resnet.Bottleneck, [2, 1, 1, 1], **grouped)
+    if name == "convnext_tiny":
+        widths, depths = (96, 192, 384, 768, None), (1, 1, 2, 1)
+        blocks = [
+            models.convnext.CNBlockConfig(before, after, depth)
+            for (before, after), depth in zip(pairwise(widths), depths, strict=True)
+            if before is not None
+        ]
+        return models.ConvNeXt(blocks, stochastic_depth_prob=0.1)
     if name == "densenet121":
         return models.DenseNet(32, (3, 4, 6, 4))
     if name == "vit_b_16":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -23,9 +24,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 PRELOADED = (
-    "torch.export._trace", "torch.onnx._internal.exporter._core", "onnxscript", "pydantic",
-    "rich.progress", "rich.table", "safetensors.torch", "scipy.optimize", "scipy.sparse.csgraph",
-    "sklearn.datasets", "typer", "yaml",
+    "torch.export._trace", "torch.onnx._internal.exporter._core",
+    "onnxscript.function_libs.torch_lib.ops", "pydantic", "rich.progress", "rich.table",
+    "safetensors.torch", "scipy.optimize", "scipy.sparse.csgraph", "sklearn.datasets", "typer",
+    "yaml",
 )  # fmt: skip
 
 
@@ -66,6 +68,7 @@ def _serve() -> None:
     for name in PRELOADED:
         with contextlib.suppress(ImportError):  # the command that needs it will say so
             importlib.import_module(name)
+    gc.freeze()  # commands need not look through all this for what they can free
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # nothing but answers on the pipe
     for line in sys.stdin:
