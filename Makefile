@@ -4,13 +4,14 @@
 # make format   write the format   make docs     build the pages
 # make bench    the benchmarks     make zoo      every architecture of the libraries (hours)
 # make gpu      what needs an NVIDIA GPU, where there is one
+# make test-cluster    searches on Ray and PostgreSQL, in .venv-cluster
 # make clean    remove builds and caches, not .venv
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: env demo test fuzz check format docs bench zoo gpu clean
+.PHONY: env demo test test-cluster fuzz check format docs bench zoo gpu clean
 .DEFAULT_GOAL := env
 
 env: .venv/.stamp
@@ -42,6 +43,20 @@ demo: env
 
 test: env
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=60
+
+test-cluster: .venv-cluster/.stamp
+	.venv-cluster/bin/python -m pytest -m cluster tests/test_search_cluster.py --durations=10
+
+# Ray is large and needed nowhere else: an environment of its own, on top of .venv. PostgreSQL is a
+# package of the system.
+.venv-cluster/.stamp: .venv/.stamp
+	test -x .venv-cluster/bin/python || $(BIN)/python -m venv .venv-cluster
+	printf '%s\n' $(CURDIR)/src "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+	  > "$$(.venv-cluster/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beneath.pth"
+	.venv-cluster/bin/python -m pip install --disable-pip-version-check -c constraints.txt \
+	  "ray>=2.30" "psycopg[binary]>=3.1"
+	command -v initdb || ls /usr/lib/postgresql/*/bin/initdb || apt-get install -y postgresql
+	touch $@
 
 fuzz: env
 	$(BIN)/python -m pytest -m fuzz

@@ -68,7 +68,7 @@ class Misbehaving:
 
 
 def ledger(folder: Path, url: str = "") -> Ledger:
-    return Ledger(folder, "cases", SPACE, 1, url)
+    return Ledger(folder, os.environ.get("STUDY", "cases"), SPACE, 1, url)
 
 
 def command(folder: Path, **settings: Any) -> Any:

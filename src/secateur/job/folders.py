@@ -23,7 +23,7 @@ RECIPE = "recipe.yaml"
 METRICS = "metrics.json"
 # Half a file beside the whole one: its name, and a process, a random number or a word.
 _PARTIAL = re.compile(
-    r"\.(recipe\.yaml|(environment|metrics|plan|surgery)\.json|(model|dense|finetune|train-\d+)"
+    r"\.(recipe\.yaml|(environment|metrics|plan|surgery|search|prune-\d+)\.json|(model|dense|finetune|(train|prune)-\d+)"
     r"\.\w+)\.([0-9]+|[0-9a-f]+\.tmp|partial)"
 )
 
@@ -78,7 +78,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def sweep(folder: Path) -> None:
     """Remove what a killed process had half written, and nothing that is not a run's."""
-    places = [folder, *(folder / name for name in ("model", "checkpoints", "exports"))]
+    places = [folder, *(folder / name for name in ("model", "checkpoints", "exports", "study"))]
     for place in [*places, *folder.glob("steps/*")]:
         for path in place.glob(".*") if place.is_dir() else ():
             if not _PARTIAL.fullmatch(path.name):

@@ -7,7 +7,6 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -127,13 +126,9 @@ def _trying(folder: Path, state: dict[str, Any], told: dict[str, Any]) -> Trying
     return Trying(dense, structure, samples, told["classes"], told["seed"], is_foreign(recipe))
 
 
-def maker(folder: str) -> Callable[[], Evaluate]:
-    """For engines that build evaluations elsewhere, from the folder alone."""
-
-    def make() -> Evaluate:
-        state = read_state(Path(folder))
-        if state is None:
-            raise InputError(f"the search of {folder} has not begun")
-        return evaluation(Path(folder), state)[0]
-
-    return make
+def evaluation_of(folder: str) -> Evaluate:
+    """For engines that build it elsewhere. Errors: InputError, as ``evaluation``."""
+    state = read_state(Path(folder))
+    if state is None:
+        raise InputError(f"there is no search in {folder}; every machine needs to see this folder")
+    return evaluation(Path(folder), state)[0]

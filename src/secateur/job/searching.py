@@ -12,8 +12,9 @@ import torch
 
 from secateur.config import SearchSection
 from secateur.errors import BudgetError
+from secateur.job.crews import crew_of
 from secateur.job.rungs import Rungs, rungs_of, space_of
-from secateur.job.studies import crew_of, end_study, open_study
+from secateur.job.studies import end_study, open_study
 from secateur.job.trying import Trying
 from secateur.job.work import Work
 from secateur.planning import StructureLike

@@ -9,12 +9,8 @@ journal.log     the ledger, where ``search.storage`` names no other place
 from __future__ import annotations
 
 import hashlib
-import math
-import os
-import sys
 import uuid
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +23,6 @@ from secateur.job.quiet import STUDY
 from secateur.job.rungs import Rungs, space_of, written
 from secateur.job.trying import Trying
 from secateur.job.work import Work
-from secateur.searching._crew import Crew
-from secateur.searching._evaluation import Engine, Evaluate
 from secateur.searching._ledger import Ledger
 from secateur.structure.inputs import ExampleInputs
 from secateur.surgery.storing import write_tensors
@@ -87,22 +81,6 @@ def ledger_of(folder: Path, state: dict[str, Any], rungs: Sequence[Rungs]) -> Le
     """That of a state. Errors: InputError."""
     name = f"{state['id']}-{state['study']}"
     return Ledger(folder / STUDY, name, space_of(rungs), 1, state["storage"])
-
-
-def crew_of(work: Work, ledger: Ledger, evaluate: Evaluate) -> AbstractContextManager[Engine]:
-    """Who evaluates, as the recipe says. Errors: InputError where Ray is not installed."""
-    section = work.recipe.search
-    assert section is not None
-    timeout = math.inf if section.timeout is None else section.timeout
-
-    def command(name: str) -> list[str]:
-        return [sys.executable, "-m", "secateur", "worker", os.fspath(work.folder), "--name", name]
-
-    return Crew(
-        ledger, evaluate,
-        workers=section.workers, command=command, logs=work.folder / STUDY, timeout=timeout,
-        say=work.listener.say,
-    )  # fmt: skip
 
 
 def digest(samples: Sequence[ExampleInputs]) -> str:

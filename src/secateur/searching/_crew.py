@@ -11,10 +11,10 @@ from pathlib import Path
 
 from secateur.searching._evaluation import Evaluate, Evaluation, evaluated, failed, too_long
 from secateur.searching._ledger import DEATHS, Ledger, Row
-from secateur.searching._serving import TEMPO, Tempo, claimed
+from secateur.searching._serving import OWN, TEMPO, Tempo, claimed, taken_over
 from secateur.searching._space import Point
 
-HERE, LOCAL = "here-", "local-"  # how names of workers begin that die with this process
+HERE, LOCAL = OWN[:2]
 
 
 class Crew:
@@ -48,12 +48,7 @@ class Crew:
         self._started, self._useless = 0, 0
         self._heard: dict[str, tuple[int, float]] = {}
         self._running: dict[int, tuple[str, float]] = {}
-        self._numbers: dict[Point, int] = {}
-        for known in ledger.rows():
-            self._numbers[known.point] = known.number
-            if known.state == "running" and known.worker.startswith((HERE, LOCAL)):
-                ledger.give_back(known)  # of a search that was interrupted
-        ledger.end(False)
+        self._numbers = taken_over(ledger)
 
     def __enter__(self) -> Crew:
         for slot in range(self._slots):

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from secateur.searching._evaluation import Evaluate, evaluated, failed, too_long
 from secateur.searching._ledger import Ledger, Row
+from secateur.searching._space import Point
 
+OWN = ("here-", "local-", "ray-")  # how names of workers begin that die with a search
 HUNG = 75  # exit status of a worker that ended itself and its trial
 
 
@@ -73,6 +75,18 @@ def serve(
     finally:
         heart.stop()
     return count
+
+
+def taken_over(ledger: Ledger) -> dict[Point, int]:
+    """The numbers of all points of a ledger, for the process that searches from now on: what an
+    earlier one and its own workers had under way waits again."""
+    numbers = {}
+    for row in ledger.rows():
+        numbers[row.point] = row.number
+        if row.state == "running" and row.worker.startswith(OWN):
+            ledger.give_back(row)
+    ledger.end(False)
+    return numbers
 
 
 def claimed(ledger: Ledger, name: str) -> Row | None:

@@ -110,8 +110,8 @@ def saying(url: str, folder: Path) -> Iterator[None]:
 
 def _sentence(place: str, why: str) -> str:
     return (
-        f"the ledger {place} cannot be read or written: {why}; what was found so far is kept, go "
-        "on when this is mended"
+        f"the ledger {place} cannot be read or written: {why}; what was found so far is kept: mend "
+        "this, and resume the run"
     )
 
 
