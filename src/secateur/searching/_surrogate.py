@@ -18,6 +18,9 @@ TRUSTS = (0.0, 1.0)  # of the table's sum
 NOISES = (0.003, 0.05)
 
 
+Mixture = tuple[float, ...]  # variances of the parts of a covariance, and of the noise
+
+
 @dataclass(frozen=True, eq=False)
 class Rows:
     """What a model sees of points.
@@ -43,10 +46,10 @@ class Surrogate:
 
     Its covariance is a sum: of the table's sum, of each parameter's own losses in the table, of
     curves of each parameter, and of what parameters do together. How much of each is chosen by the
-    likelihood of what was told.
+    likelihood of what was told, unless a mixture is given.
     """
 
-    def __init__(self, rows: Rows, values: np.ndarray) -> None:
+    def __init__(self, rows: Rows, values: np.ndarray, mixture: Mixture | None = None) -> None:
         self._rows = rows
         self._log = bool((values > 0).all())
         told = np.log(values) if self._log else values
@@ -57,15 +60,16 @@ class Surrogate:
         self._centre = rows.losses.mean(0)
         self._loss_scale = max(float(rows.losses.sum(1).std()), 1e-12)
         parts = self._parts(rows, rows)
-        best = None
-        for mix in product(SHARES, CURVES, WHOLES, TRUSTS):
+        best: tuple[float, Mixture] | None = None
+        for mix in [mixture] if mixture else product(SHARES, CURVES, WHOLES, TRUSTS, NOISES):
             covariance = self._mixed(parts, mix)
-            for noise in NOISES:
-                found = _fitted(covariance + noise * np.eye(len(told)), self._told)
-                if best is None or found[0] > best[0]:
-                    best = (*found, mix)
+            covariance.flat[:: len(self._told) + 1] += mix[-1]
+            likelihood, factor, solved = _fitted(covariance, self._told)
+            if best is None or likelihood > best[0]:
+                best = likelihood, mix
+                self._factor, self._solved = factor, solved
         assert best is not None
-        _, self._factor, self._solved, self._mix = best
+        self.mixture = best[1]
 
     def _sums(self, rows: Rows) -> np.ndarray:
         sums = rows.losses.sum(1)
@@ -84,19 +88,19 @@ class Surrogate:
         ])  # fmt: skip
 
     @staticmethod
-    def _mixed(parts: np.ndarray, mix: Sequence[float]) -> np.ndarray:
-        return CONSTANT + np.einsum("k,kij->ij", np.array(mix), parts)
+    def _mixed(parts: np.ndarray, mix: Mixture) -> np.ndarray:
+        return CONSTANT + np.tensordot(np.array(mix[:-1]), parts, 1)
 
     def predict(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """float64 [n] each: means and deviations, in the scale of ``told``."""
-        between = self._mixed(self._parts(rows, self._rows), self._mix)
+        between = self._mixed(self._parts(rows, self._rows), self.mixture)
         mean = between @ self._solved
         reduced = np.linalg.solve(self._factor, between.T)
         own = self._own(rows)
         return mean, np.sqrt(np.maximum(own - (reduced**2).sum(0), 1e-12))
 
     def _own(self, rows: Rows) -> np.ndarray:
-        shares, curves, wholes, trust = self._mix
+        shares, curves, wholes, trust, _ = self.mixture
         losses = (rows.losses - self._centre) / self._loss_scale
         sums = (self._sums(rows) - self._sum_mean) / self._sum_scale
         return CONSTANT + shares * (losses**2).sum(1) + curves + wholes + trust * sums**2

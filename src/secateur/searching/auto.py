@@ -8,13 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from secateur.searching import Discrete, Point, Problem, Wait, algorithm
-from secateur.searching._surrogate import Rows, Surrogate
+from secateur.searching._surrogate import Mixture, Rows, Surrogate
 from secateur.searching.annealing import Annealing
 
 FIRST, FURTHER = 40, 12  # points that the model judges: at the start, and more with each trial
 REACH = 0.4  # share of a parameter's values that a move may go
 BASES = 4  # of the best points, moves start from
 REPAIRS = 3  # times as many points are repaired as are wanted, at most
+POOL = 400  # points that are kept; the least promising leave
+AGAIN = 0.1  # more evaluations than at the last choice of a mixture ask for another one
 
 
 @algorithm("auto")
@@ -34,6 +36,7 @@ class Auto:
         self._asked: set[Point] = set()
         self._told: dict[Point, float] = {}
         self._pool: dict[Point, Rows] = {}
+        self._mixture: tuple[int, Mixture] | None = None  # and how many values chose it
 
     def ask(self) -> Point | Wait | None:
         """The next point."""
@@ -46,7 +49,10 @@ class Auto:
             waiting = [point for point in self._pool if point not in self._asked]
             if not waiting:
                 return self._problem.space.sample(self._generator)
-            point = waiting[self._chosen(waiting)]
+            order = np.argsort(-self._promise(waiting), kind="stable")
+            point = waiting[order[0]]
+            for place in order[POOL:]:
+                del self._pool[waiting[place]]
         self._asked.add(point)
         return point
 
@@ -93,21 +99,23 @@ class Auto:
         ]
         return Rows(space.encode(point)[None], np.array(losses)[None])
 
-    def _chosen(self, points: Sequence[Point]) -> int:
-        """The one of most expected improvement."""
+    def _promise(self, points: Sequence[Point]) -> np.ndarray:
+        """float64 [points]: the improvement to expect of each."""
         if not self._told:
-            return int(self._generator.integers(len(points)))
-        told = list(self._told)
-        model = Surrogate(
-            Rows.joined([self._pool.get(p) or self._row(p) for p in told]),
-            np.array([self._told[point] for point in told]),
-        )
-        means, deviations = model.predict(Rows.joined([self._pool[p] for p in points]))
-        least = model.scaled(min(self._told.values()))
-        ahead = (least - means) / deviations
+            return self._generator.random(len(points))
+        told = Rows.joined([self._pool.get(point) or self._row(point) for point in self._told])
+        known = self._mixture
+        if known is not None and len(self._told) > (1 + AGAIN) * known[0]:
+            known = None
+        values = np.array(list(self._told.values()))
+        model = Surrogate(told, values, known[1] if known is not None else None)
+        if known is None:
+            self._mixture = len(values), model.mixture
+        means, deviations = model.predict(Rows.joined([self._pool[point] for point in points]))
+        ahead = (model.scaled(float(values.min())) - means) / deviations
         density = np.exp(-0.5 * ahead**2) / math.sqrt(2 * math.pi)
-        below = 0.5 * (1 + np.vectorize(math.erf)(ahead / math.sqrt(2)))
-        return int((deviations * (ahead * below + density)).argmax())
+        below = np.array([0.5 * (1 + math.erf(a / math.sqrt(2))) for a in ahead])
+        return deviations * (ahead * below + density)
 
     def tell(self, point: Point, values: Sequence[float]) -> None:
         """Learn."""
