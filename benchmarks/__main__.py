@@ -26,6 +26,8 @@ BENCHMARKS = {
     "latency": ("latency", "latency", "latency.md"),
     "latency_target": ("latency_target", "latency_target", "latency-target.md"),
     "zoo_peer": ("zoo_peer", "zoo_peer_page", "zoo-peer.md"),
+    "search_table": ("search_table", "", ""),  # what the next one searches
+    "search": ("search", "search_page", "search.md"),
 }
 
 WITH_NETS = ("fashion_mnist", "oneshot", "trained", "latency", "latency_target")
@@ -63,7 +65,7 @@ def main() -> None:
             import_module(f"benchmarks.{module}").run(
                 options.seeds, options.quick, *([parts] if parts else [])
             )
-        rows = Ledger(name).rows()
+        rows = Ledger(name).rows() if page else []
         if rows:
             PAGES.mkdir(parents=True, exist_ok=True)
             text = import_module(f"benchmarks.{page}").page(rows)
