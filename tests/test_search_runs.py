@@ -30,7 +30,8 @@ def test_every_algorithm_keeps_the_budget_and_is_no_worse_than_its_seeds(place, 
     assert metrics["after"]["flops"] <= 0.5 * metrics["before"]["flops"]
     trials = metrics["choice"]["trials"]
     assert [trial["name"] for trial in trials][:2] == ["knapsack", "uniform"]
-    assert 2 < len(trials) <= 6
+    # Of equal places the search may know no others than the seeds.
+    assert (2 if algorithm == "bisection" else 3) <= len(trials) <= 6
     assert trials[metrics["choice"]["taken"]]["loss"] == min(trial["loss"] for trial in trials)
     assert metrics["recipe"]["search"]["algorithm"] == algorithm
     assert len({json.dumps([t["widths"], t["branches"]]) for t in trials}) == len(trials)
