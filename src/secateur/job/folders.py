@@ -23,8 +23,8 @@ RECIPE = "recipe.yaml"
 METRICS = "metrics.json"
 # Half a file beside the whole one: its name, and a process, a random number or a word.
 _PARTIAL = re.compile(
-    r"\.(recipe\.yaml|(environment|metrics|plan|surgery|search|prune-\d+)\.json|(model|dense|finetune|(train|prune)-\d+)"
-    r"\.\w+)\.([0-9]+|[0-9a-f]+\.tmp|partial)"
+    r"\.(recipe\.yaml|(environment|metrics|plan|surgery|search|prune-\d+)\.json"
+    r"|(model|dense|finetune|(train|prune)-\d+)\.\w+)\.([0-9]+|[0-9a-f]+\.tmp|partial)"
 )
 
 

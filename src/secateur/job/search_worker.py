@@ -43,7 +43,7 @@ def work_for(folder: Path, name: str, listener: Listener) -> int:
     folders.open_folder(folder)
     count = 0
     done: set[str] = set()
-    listener.begin("worker")
+    listener.say(f"worker {name}")
     while not (folder / folders.METRICS).is_file():
         state = read_state(folder)
         if state is not None and state["ended"] and state["last"]:
@@ -54,7 +54,7 @@ def work_for(folder: Path, name: str, listener: Listener) -> int:
         refuse(folder, state)
         count += _served(folder, state, name, listener)
         done.add(state["study"])
-    listener.end("worker", f"{count} trials")
+    listener.say(f"the search has ended; {count} trials were made here")
     return count
 
 
