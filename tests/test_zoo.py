@@ -186,8 +186,10 @@ def assert_exact(net: Subject, seed: int, method: Literal["auto", "module", "gra
     plan, model = draw(net, seed)
     training = seed % 2 == 1
     net.model.train(training)
-    # In train mode the model is traced anew: that must not change it. Else once is enough.
-    structure = None if training else net.structure
+    # Where train mode has something to write, the model is traced anew in it: that must not change
+    # it. Else once is enough.
+    anew = training and bool(dict(net.model.named_buffers()))
+    structure = None if anew else net.structure
     pruned = sc.apply(
         net.model, sc.PruningPlan(remove=plan), net.inputs, method=method, structure=structure
     )
