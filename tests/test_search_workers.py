@@ -20,13 +20,15 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 
 import worker_cases as cases
-from command_cases import secateur, write_recipe
+from command_cases import secateur, started, write_recipe
 from secateur.config import LatencySection
 from secateur.errors import InputError
 from secateur.job import rungs as rungs_module
 from secateur.job import timing
+from secateur.job.compressing import compress
 from secateur.job.quiet import STUDY, busy
 from secateur.searching import ALGORITHMS, Problem, _storage
 from secateur.searching._evaluation import Here, evaluated
@@ -418,9 +420,27 @@ def place(tmp_path_factory) -> Path:
         search={"trials": 5, "algorithm": "random"},
         data={"source": "digits", "limit": 120, "batch_size": 20},
     )
-    done = secateur(folder, "search", "recipe.yaml", "--output", "two", "--workers", 2)
-    assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="module")
+def interrupted(place) -> Path:
+    """The run ``two``: with two workers, ended by Ctrl-C in the search, and resumed."""
+    log = place / "two" / "study" / "journal.log"
+    words = ("search", "recipe.yaml", "--output", "two", "--workers", 2)
+    with started(place, *words) as process:
+        while not log.exists() or '"values":[' not in log.read_text():  # the first that is done
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        workers = psutil.Process(process.pid).children()
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate()
+        assert process.returncode == 130
+        assert told.splitlines()[-1] == "interrupted; go on with: secateur resume two"
+        assert psutil.wait_procs(workers, timeout=10)[1] == []
+    done = secateur(place, "resume", "two")
+    assert done.returncode == 0, done.stderr
+    return place
 
 
 def choice(run: Path) -> dict[str, Any]:
@@ -428,7 +448,8 @@ def choice(run: Path) -> dict[str, Any]:
 
 
 @pytest.mark.xdist_group("search")
-def test_a_run_with_two_workers_is_that_of_one(place):
+def test_a_run_with_two_workers_that_was_interrupted_is_that_of_one(interrupted):
+    place = interrupted
     done = secateur(place, "search", "recipe.yaml", "--output", "one", "--parallel", 2)
     assert done.returncode == 0, done.stderr
     one, two = choice(place / "one"), choice(place / "two")
@@ -438,14 +459,16 @@ def test_a_run_with_two_workers_is_that_of_one(place):
     assert one["taken"] == two["taken"] and len(one["trials"]) == 5
     assert "trials 1 5/5: loss" in done.stderr and "best" in done.stderr
     assert "s of trials" in done.stderr
-    logs = [(place / "two" / "study" / f"worker-{n}.log").read_text() for n in (1, 2)]
-    assert sum(log.count("is done") for log in logs) >= 4, logs  # the last may end with its worker
+    journal = (place / "two" / "study" / "journal.log").read_text()
+    assert journal.count('"values":[') == 5 and '"worker":"local-' in journal
+    assert '"worker":"here-' not in journal
     kept = (place / "two" / "recipe.yaml").read_text()
     assert "workers: 2" in kept
 
 
 @pytest.mark.xdist_group("search")
-def test_rungs_for_workers_say_what_points_mean(place):
+def test_rungs_for_workers_say_what_points_mean(interrupted):
+    place = interrupted
     told = json.loads((place / "two" / "study" / "prune-1.json").read_text())
     rungs = rungs_module.read(told["rungs"])
     assert rungs_module.written(rungs) == [
@@ -464,7 +487,8 @@ def test_rungs_for_workers_say_what_points_mean(place):
 
 
 @pytest.mark.xdist_group("search")
-def test_workers_that_cannot_join_say_so(place):
+def test_workers_that_cannot_join_say_so(interrupted):
+    place = interrupted
     done = secateur(place, "worker", "nowhere")
     assert done.returncode == 2 and "no folder nowhere" in done.stderr
     done = secateur(place, "worker", "two", "--json")
@@ -486,6 +510,14 @@ def test_workers_that_cannot_join_say_so(place):
     (place / "narrow" / "study" / "search.json").write_text(json.dumps({**state, "ended": False}))
     done = secateur(place, "worker", "narrow")
     assert done.returncode == 2 and "bring the same data" in done.stderr
+
+
+def test_what_is_given_in_memory_has_no_workers():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    rows = [(torch.randn(4), 0) for _ in range(8)]
+    search = {"search": {"workers": 2, "trials": 3}}
+    with pytest.raises(InputError, match="given in memory"):
+        compress(model, rows, rows, target={"flops": 0.5}, epochs=0, recipe=search)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

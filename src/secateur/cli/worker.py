@@ -26,11 +26,11 @@ def worker(
         from secateur.searching._serving import end_with_parent
 
         end_with_parent()
-    from secateur.job.search_worker import own_name, work_for
+    from secateur.job.search_worker import work_for
 
     talk = Talk(quiet=as_json)
     try:
-        count = work_for(run, name or own_name(), talk)
+        count = work_for(run, name, talk)
     except KeyboardInterrupt:
         print("interrupted; its trial waits for another worker", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -36,7 +36,7 @@ def check_recipe(recipe: Recipe) -> None:
                 "and leave the two open"
             )
     if recipe.search is not None:
-        _check_workers(recipe.search)
+        _check_workers(recipe.search, recipe)
     if recipe.latency is not None:
         check_threads(recipe.latency.threads)
     elif recipe.target.latency is not None:
@@ -59,13 +59,19 @@ def check_recipe(recipe: Recipe) -> None:
         )
 
 
-def _check_workers(search: SearchSection) -> None:
+def _check_workers(search: SearchSection, recipe: Recipe) -> None:
     if search.storage:
         check_storage(search.storage)
     if search.engine.partition(":")[0] not in ("", "ray"):
         raise InputError(
             f"there is no engine {search.engine!r}; it is ray or ray:ADDRESS, or left out for "
             "processes of this machine"
+        )
+    given = ":" not in recipe.model or (recipe.data is not None and recipe.data.source == "given")
+    if given and (search.workers > 1 or search.engine):
+        raise InputError(
+            "workers of a search build the model and the data from their specs, and these were "
+            "given in memory; leave search.workers and search.engine out, or run a recipe"
         )
     if not search.space:
         return

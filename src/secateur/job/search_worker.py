@@ -36,13 +36,14 @@ LOOK = 1.0  # seconds between looks for a search that has not begun
 def work_for(folder: Path, name: str, listener: Listener) -> int:
     """Make trials of a run's searches until it has no more; how many they were.
 
-    name: of this worker. It waits for a search that has not begun.
+    name: of this worker, empty for one that joins. It waits for a search that has not begun.
     Errors: InputError for a folder that is no run, a search that takes no workers, data or a model
     that are not those of the run, and a ledger that cannot be read or written.
     """
     folders.open_folder(folder)
     count = 0
     done: set[str] = set()
+    joins, name = not name, name or own_name()
     listener.say(f"worker {name}")
     while not (folder / folders.METRICS).is_file():
         state = read_state(folder)
@@ -51,7 +52,8 @@ def work_for(folder: Path, name: str, listener: Listener) -> int:
         if state is None or state["ended"] or state["study"] in done:
             time.sleep(LOOK)
             continue
-        refuse(folder, state)
+        if joins:
+            refuse(folder, state)
         count += _served(folder, state, name, listener)
         done.add(state["study"])
     listener.say(f"the search has ended; {count} trials were made here")

@@ -167,4 +167,6 @@ class _Heart:
             error = too_long(self._timeout)
             lost = failed(self._row.point, self._ledger.objectives, seconds, error)
             self._ledger.finish(self._row, lost, self._name)
+            said = f"error: trial {self._row.number + 1}: {error}; its worker ends with it\n"
+            os.write(2, said.encode())
             os._exit(HUNG)
