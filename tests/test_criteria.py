@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -234,6 +235,37 @@ class TestRandom(CriterionTests):
         group, statistics = next(self.groups())
         with pytest.raises(sc.InputError, match="needs a generator"):
             CRITERIA.get("random")()(group, Statistics(statistics.tensors))
+
+
+class TestImportanceSampling(CriterionTests):
+    name = "importance-sampling"
+    draws = True
+
+    def test_scores_follow_the_units(self):
+        """Norms do; what is drawn stays with the places."""
+        for group, statistics in self.groups():
+            order = np.random.default_rng(0).permutation(group.size)
+            members = tuple(
+                dataclasses.replace(member, index=member.index[order]) for member in group.members
+            )
+            permuted = self.scores(dataclasses.replace(group, members=members), statistics)
+            norms = CRITERIA.get("l1")()(group, statistics)
+            drawn = self.scores(group, statistics) / norms
+            torch.testing.assert_close(permuted, norms[order] * drawn, rtol=1e-7, atol=1e-12)
+
+    def test_the_first_to_stay_is_drawn_with_chances_like_the_norm(self):
+        group, statistics = next(self.groups())
+        norms = CRITERIA.get("l1")()(group, statistics)
+        criterion = CRITERIA.get("importance-sampling")()
+        first = torch.zeros(group.size)
+        for seed in range(3000):
+            first[criterion(group, with_generator(statistics, seed)).argmax()] += 1
+        assert torch.allclose(first / 3000, (norms / norms.sum()).float(), atol=0.035)
+
+    def test_a_generator_is_needed(self):
+        group, statistics = next(self.groups())
+        with pytest.raises(sc.InputError, match="needs a generator"):
+            CRITERIA.get("importance-sampling")()(group, Statistics(statistics.tensors))
 
 
 @pytest.mark.parametrize("name", ["l1-own", "l2-own", "fpgm"])

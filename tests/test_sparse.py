@@ -13,6 +13,7 @@ from torch import Tensor
 
 import secateur as sc
 from oracle import call, leaves, randomise
+from secateur.errors import InputError
 from secateur.repair.readers import readers
 from secateur.repair.sparse import METHODS, Pattern, by_place, sparse
 from secateur.repair.sparsifying import sparsify
@@ -161,3 +162,59 @@ def test_what_is_left_out_stays_bit_for_bit():
     assert torch.equal(first, dict(model.named_parameters())[names[0]].detach())
     with pytest.raises(sc.InputError, match="'nil' is not the weight of a layer"):
         sparsify(model, structure, [x], leave=["nil"])
+
+
+@pytest.mark.parametrize("method", ["magnitude", "random", "sampled"])
+@pytest.mark.parametrize("shape", [(8, 12), (7, 10), (1, 5)])
+def test_blocks_stay_or_leave_whole(method, shape):
+    weight, x = drawn(3, *shape)
+    pattern = Pattern(0.5, block=(4, 2))
+    new = sparse(weight, x @ x.T, pattern, method)
+    blocks = [
+        (slice(r, r + 4), slice(c, c + 2))
+        for r in range(0, shape[0], 4)
+        for c in range(0, shape[1], 2)
+    ]
+    kept = [bool((new[block] != 0).any()) for block in blocks]
+    for block, stays in zip(blocks, kept, strict=True):
+        assert torch.equal(new[block], weight[block] if stays else torch.zeros_like(weight[block]))
+    assert sum(kept) == len(blocks) - round(0.5 * len(blocks))
+    if method == "magnitude":
+        means = torch.tensor([float(weight[block].square().mean()) for block in blocks])
+        left = means[[not stays for stays in kept]]
+        assert left.max() <= means[kept].min()
+
+
+def test_blocks_are_refused_where_they_make_no_sense():
+    weight, x = drawn(0, 4, 8)
+    for method in ("obs", "wanda"):
+        with pytest.raises(InputError, match="take magnitude"):
+            sparse(weight, x @ x.T, Pattern(0.5, block=(2, 2)), method)
+    with pytest.raises(InputError, match="no n of m"):
+        Pattern(kept=2, of=4, block=(2, 2))
+    with pytest.raises(InputError, match="0 by 1"):
+        Pattern(0.5, block=(0, 1))
+
+
+def test_sampling_keeps_weights_with_chances_like_their_size():
+    """One of three stays: its chance is its share of the sum; with two, that of the pairs."""
+    weight = torch.tensor([[1.0, -2.0, 5.0]], dtype=torch.float64)
+    moment = torch.eye(3, dtype=torch.float64)
+    trials = 4000
+    for count, share in ((1, 1 / 3), (2, 2 / 3)):
+        kept = torch.zeros(3)
+        for seed in range(trials):
+            kept += sparse(weight, moment, Pattern(share), "sampled", seed)[0] != 0
+        p = weight.abs()[0] / weight.abs().sum()
+        if count == 1:
+            expected = p
+        else:  # first or second without putting back
+            expected = torch.tensor([
+                float(p[i] + sum(p[j] * p[i] / (1 - p[j]) for j in range(3) if j != i))
+                for i in range(3)
+            ])  # fmt: skip
+        assert torch.allclose(kept / trials, expected.float(), atol=0.03)
+    even = torch.zeros(3)
+    for seed in range(trials):
+        even += sparse(weight, moment, Pattern(1 / 3), "random", seed)[0] != 0
+    assert torch.allclose(even / trials, torch.full((3,), 1 / 3), atol=0.03)

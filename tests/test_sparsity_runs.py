@@ -81,7 +81,7 @@ def test_two_of_four_without_a_target(place):
         ({"pattern": "2:4", "zeros": 0.5}, "leave out zeros and total"),
         ({"zeros": 0.5, "total": 0.5}, "give one"),
         ({"zeros": 1.0}, "less than 1"),
-        ({"method": "obd"}, "'obs', 'wanda' or 'magnitude'"),
+        ({"method": "obd"}, "'random' or 'sampled'"),
         ({"keep": ["nowhere"]}, "no layer that can be cut"),
         ({"total": 0.999}, "ask for less"),
         ({"total": 0.1}, "less than what has left already"),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from secateur.exporters.sparse import load_sparse
+    from secateur.job.auto_compression import AutoCompression
     from secateur.job.compressing import Result, compress
     from secateur.job.strategies import SearchResult, search
     from secateur.planning import PruningPlan
@@ -46,6 +47,7 @@ _PLACES = {
     "secateur.choosing": ("plan",),
     "secateur.exporters.sparse": ("load_sparse",),
     "secateur.predicting": ("Latency", "latency"),
+    "secateur.job.auto_compression": ("AutoCompression",),
     "secateur.job.compressing": ("Result", "compress"),
     "secateur.job.strategies": ("SearchResult", "search"),
     "secateur.surgery.applying": ("apply",),
@@ -55,6 +57,7 @@ _PLACES = {
 _HOME = {name: place for place, names in _PLACES.items() for name in names}
 
 __all__ = [
+    "AutoCompression",
     "BudgetError",
     "CaptureError",
     "ExportError",

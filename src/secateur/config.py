@@ -112,18 +112,25 @@ class PruningSection(Section):
         return self.model_copy(update=chosen)
 
 
+ROWS = ("obs", "wanda")  # methods that go weight by weight through a row
+
+
 class SparsitySection(Section):
     """Which single weights of the pruned model are zeroed, and stay zero in the training after it.
 
     pattern: ``unstructured``, or N:M, of which N of M neighbouring inputs stay. zeros: the share
     of each layer that is zero; total: instead, the share of the dense model's parameters that is
-    gone at the end, removed or zero. keep: names and globs of layers that stay whole.
+    gone at the end, removed or zero. block: rows and columns of blocks that leave whole. keep:
+    names and globs of layers that stay whole.
     """
 
     pattern: str = "unstructured"
     zeros: float | None = Field(default=None, gt=0, lt=1)
     total: float | None = Field(default=None, gt=0, lt=1)
-    method: Literal["obs", "wanda", "magnitude"] = "obs"
+    method: Literal["obs", "wanda", "magnitude", "random", "sampled"] = "obs"
+    block: list[Annotated[int, Field(ge=1)]] = Field(
+        default_factory=lambda: [1, 1], min_length=2, max_length=2
+    )
     keep: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -142,6 +149,11 @@ class SparsitySection(Section):
             raise ValueError("zeros and total are two ways to say it; give one")
         elif self.zeros is None and self.total is None:
             object.__setattr__(self, "zeros", 0.5)
+        if self.block != [1, 1] and (self.pattern != "unstructured" or self.method in ROWS):
+            raise ValueError(
+                "blocks are for the pattern 'unstructured' with the methods magnitude, random or "
+                f"sampled; here are {self.pattern!r} and {self.method!r}"
+            )
         return self
 
 

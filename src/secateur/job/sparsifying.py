@@ -83,24 +83,26 @@ def pattern_of(
     if section.pattern != "unstructured":
         kept, of = section.pattern.split(":")
         return Pattern(kept=int(kept), of=int(of))
+    rows, columns = section.block
     if section.total is None:
         assert section.zeros is not None
-        return Pattern(1 - section.zeros)
+        return Pattern(1 - section.zeros, block=(rows, columns))
     tensors = named_tensors(model)
     cut = sum(tensors[name].numel() for name in weights)
     rest = count_params(model) - cut
     stays = (1 - section.total) * dense - rest
     if stays <= 0:
         raise InputError(
-            f"sparsity.total of {section.total} leaves {(1 - section.total) * dense:.0f} parameters, "
-            f"and {rest} of {rest + cut} are not in layers that may be cut; ask for less"
+            f"sparsity.total of {section.total} leaves {(1 - section.total) * dense:.0f} "
+            f"parameters, and {rest} of {rest + cut} are not in layers that may be cut; ask for "
+            "less"
         )
     if stays >= cut:
         raise InputError(
             f"sparsity.total of {section.total} is less than what has left already: "
             f"{1 - (cut + rest) / dense:.1%} of the parameters; ask for more, or leave it out"
         )
-    return Pattern(stays / cut)
+    return Pattern(stays / cut, block=(rows, columns))
 
 
 def held(work: Work, model: nn.Module) -> Mapping[str, torch.Tensor] | None:

@@ -7,6 +7,7 @@
         pruning.steps: [1, 2, 4]
         between.epochs: {values: [0, 1], when: {pruning.steps: [2, 4]}}
         finetune.learning_rate: {low: 0.001, high: 0.1, log: true}
+        way: {sets: {plain: {pruning.criterion: l1}, wide: {pruning.round_to: 16}}}
 
 Nothing here imports torch.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from secateur.config import Recipe, Section, read_recipe
@@ -24,19 +25,21 @@ from secateur.job.checking import check_names, check_recipe
 from secateur.quantities import Quantity, parse_quantity
 from secateur.searching import Discrete, Parameter, Point, Real, Space
 
-KEYS = ("values", "low", "high", "log", "ordered", "when")
+KEYS = ("values", "low", "high", "log", "ordered", "when", "sets")
 
 
 @dataclass(frozen=True)
 class Strategies:
     """Recipes that differ in some of their keys.
 
-    document: the recipe without its search. budgets: limits that all of them keep, by kind.
+    document: the recipe without its search. budgets: limits that all of them keep, by kind. sets:
+    by parameter and value, the keys that it stands for, where it is not a key itself.
     """
 
     document: Mapping[str, Any]
     space: Space
     budgets: Mapping[str, Quantity]
+    sets: Mapping[str, Mapping[Any, Mapping[str, Any]]] = field(default_factory=dict)
 
     def overrides(self, point: Point) -> dict[str, Any]:
         """Keys by their dotted names, without those that say nothing at this point."""
@@ -53,10 +56,18 @@ class Strategies:
 
     def recipe(self, point: Point) -> Recipe:
         """The recipe at a point, held to the budgets. Errors: InputError where it is none."""
+        return self._held(self.written(self.overrides(point)))
+
+    def written(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """The document with values of parameters."""
         document = copy.deepcopy(dict(self.document))
-        for name, value in self.overrides(point).items():
-            _set(document, name, value)
-        return self._held(document)
+        for name, value in overrides.items():
+            if name in self.sets:
+                for key, one in self.sets[name][value].items():
+                    _set(document, key, one)
+            else:
+                _set(document, name, value)
+        return document
 
     def _held(self, document: dict[str, Any]) -> Recipe:
         target = dict(document.get("target") or {})
@@ -100,7 +111,12 @@ def strategies(recipe: Recipe, budgets: Mapping[str, Quantity]) -> Strategies:
     document = recipe.model_dump(mode="json")
     document.pop("search")
     document.pop("output")
-    found = Strategies(document, read_space(section.space), budgets)
+    sets = {
+        name: given["sets"]
+        for name, given in section.space.items()
+        if isinstance(given, Mapping) and "sets" in given
+    }
+    found = Strategies(document, read_space(section.space), budgets, sets)
     for number, parameter in enumerate(found.space.parameters):
         _checked(found, number, parameter)
     return found
@@ -118,14 +134,12 @@ def _checked(found: Strategies, number: int, parameter: Parameter) -> None:
     """Errors: InputError for a value that a recipe cannot have, whatever else it holds."""
     real = not isinstance(parameter, Discrete)
     for value in (parameter.low, parameter.high) if real else parameter.values:
-        document = copy.deepcopy(dict(found.document))
-        others = found.space.parameters
-        for other in others:
-            needed = parameter.when is not None and parameter.when[0] == other.name
-            _set(document, other.name, parameter.when[1][0] if needed else other.first)  # type: ignore[index]
-        _set(document, parameter.name, value)
+        overrides = {other.name: other.first for other in found.space.parameters}
+        if parameter.when is not None:
+            overrides[parameter.when[0]] = parameter.when[1][0]
+        overrides[parameter.name] = value
         try:
-            check_names(read_recipe(document, "search.space"))
+            check_names(read_recipe(found.written(overrides), "search.space"))
         except InputError as error:
             raise InputError(
                 f"{parameter.name} cannot be {value!r}: {str(error).removeprefix('search.space: ')}"
@@ -146,6 +160,11 @@ def _parameter(name: str, given: Any) -> Parameter:
             raise InputError(f"{where}.when wants one other key and its values, got {when!r}")
         (other, values) = next(iter(when.items()))
         condition = (str(other), _values(values))
+    if "sets" in given:
+        sets = given["sets"]
+        if not isinstance(sets, Mapping) or not all(isinstance(v, Mapping) for v in sets.values()):
+            raise InputError(f"{where}.sets wants a mapping of keys for each value, got {sets!r}")
+        return Discrete(name, tuple(sets), False, condition)
     if "values" in given:
         values = _values(given["values"])
         numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)

@@ -17,7 +17,7 @@ from torch import Tensor
 from secateur.errors import InputError
 from secateur.repair.removal import inverted
 
-METHODS = ("obs", "wanda", "magnitude")
+METHODS = ("obs", "wanda", "magnitude", "random", "sampled")
 BLOCK = 128  # columns whose weights are ranked together, and whose update is written at once
 DAMPING = 1e-2  # of the mean of the diagonal
 
@@ -26,14 +26,22 @@ DAMPING = 1e-2  # of the mean of the diagonal
 class Pattern:
     """How many weights stay: a share of all, or ``kept`` of every ``of`` neighbouring inputs.
 
-    Raises InputError for a share out of [0, 1), and for more kept than there are.
+    block: rows and columns of blocks that stay or leave whole; those at the edges are smaller.
+    Raises InputError for a share out of [0, 1), for more kept than there are, for blocks of
+    nothing, and for blocks of n of m.
     """
 
     share: float = 0.5
     kept: int = 0
     of: int = 0
+    block: tuple[int, int] = (1, 1)
 
     def __post_init__(self) -> None:
+        if min(self.block) < 1 or (self.of and self.block != (1, 1)):
+            raise InputError(
+                f"blocks are {self.block[0]} by {self.block[1]}; give at least 1 by 1, and no n of "
+                "m with blocks"
+            )
         if self.of and not 0 < self.kept < self.of:
             raise InputError(f"{self.kept} of {self.of} weights cannot stay; give e.g. 2 of 4")
         if not self.of and not 0 <= self.share < 1:
@@ -44,13 +52,17 @@ class Pattern:
         return inputs % self.of == 0 if self.of else inputs > 1
 
 
-def sparse(weight: Tensor, moment: Tensor, pattern: Pattern, method: str = "obs") -> Tensor:
+def sparse(
+    weight: Tensor, moment: Tensor, pattern: Pattern, method: str = "obs", seed: int = 0
+) -> Tensor:
     """The map [outputs, inputs] with the weights that stay, solved anew with ``obs``.
 
     moment: [inputs, inputs], the second moment of the inputs. Unstructured magnitude ranks all
     weights of the layer together, ``wanda`` those of each row, as published; ``obs`` those of
-    blocks of 128 inputs.
-    Errors: InputError for an unknown method, or inputs that the pattern does not divide.
+    blocks of 128 inputs. ``random`` draws what stays; ``sampled`` draws it with chances like |w|,
+    without putting back (Kool, van Hoof and Welling, 2019); seed: of the two.
+    Errors: InputError for an unknown method, inputs that the pattern does not divide, and blocks
+    with a method that ranks within rows.
     """
     if method not in METHODS:
         raise InputError(f"no method is called {method!r}; known are {', '.join(METHODS)}")
@@ -60,17 +72,49 @@ def sparse(weight: Tensor, moment: Tensor, pattern: Pattern, method: str = "obs"
         )
     weight = weight.double()
     if method == "obs":
+        if pattern.block != (1, 1):
+            raise InputError("obs solves weight by weight, without blocks; take magnitude")
         return _solved(weight, moment.double(), pattern)
-    size = weight.abs()
-    if method == "wanda":
-        size = size * moment.diagonal().double().clamp_min(0).sqrt()
-    if pattern.of:
+    size = _sizes(weight, moment, method, seed)
+    if pattern.block != (1, 1):
+        if method == "wanda":
+            raise InputError("wanda ranks within rows, and blocks span them; take magnitude")
+        keep = _blocks(size, pattern)
+    elif pattern.of:
         keep = _n_of_m(size, pattern)
     elif method == "wanda":
         keep = _largest(size, pattern.share)
     else:
         keep = _largest(size.reshape(1, -1), pattern.share).reshape(size.shape)
     return torch.where(keep, weight, 0.0)
+
+
+def _sizes(weight: Tensor, moment: Tensor, method: str, seed: int) -> Tensor:
+    """Higher stays."""
+    size = weight.abs()
+    if method == "wanda":
+        return size * moment.diagonal().double().clamp_min(0).sqrt()
+    if method == "magnitude":
+        return size
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.rand(size.shape, generator=generator, dtype=torch.float64)
+    if method == "random":
+        return drawn
+    # the largest of log|w| plus Gumbel noise are a draw without putting back
+    return (size.log() - (-drawn.log()).log()).exp()
+
+
+def _blocks(size: Tensor, pattern: Pattern) -> Tensor:
+    """bool: the blocks of the largest sums of squares per weight."""
+    rows, columns = pattern.block
+    right, below = -size.shape[1] % columns, -size.shape[0] % rows
+    padded = torch.nn.functional.pad(size.square(), (0, right, 0, below))
+    inside = torch.nn.functional.pad(torch.ones_like(size), (0, right, 0, below))
+    shape = (padded.shape[0] // rows, rows, padded.shape[1] // columns, columns)
+    sums, counts = (each.reshape(shape).sum((1, 3)) for each in (padded, inside))
+    keep = _largest((sums / counts).reshape(1, -1), pattern.share).reshape(sums.shape)
+    wide = keep.repeat_interleave(rows, 0).repeat_interleave(columns, 1)
+    return wide[: size.shape[0], : size.shape[1]]
 
 
 def _largest(size: Tensor, share: float) -> Tensor:

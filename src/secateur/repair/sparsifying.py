@@ -5,6 +5,7 @@ Nothing becomes smaller: the weights are zero, in the shapes of the dense model.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -40,6 +41,7 @@ class _SparseCut:
     pattern: Pattern
     method: str
     leave: Collection[str]
+    seed: int = 0
     whole: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -58,7 +60,8 @@ class _SparseCut:
             return weight
         order = torch.from_numpy(by_place(weight.shape[1], places))
         moment = at.xx + torch.outer(at.mean_x, at.mean_x) if not self.solves else at.xx
-        new = sparse(weight[:, order], moment[order][:, order], self.pattern, self.method)
+        seed = self.seed + zlib.crc32(reader.weight.encode())  # no two layers draw the same
+        new = sparse(weight[:, order], moment[order][:, order], self.pattern, self.method, seed)
         return torch.zeros_like(new).index_copy(1, order, new)
 
 
@@ -74,8 +77,9 @@ def sparsify(
     """Zero weights of every linear layer and convolution, and solve what stays.
 
     batches: calibration inputs without targets. pattern: half of all weights by default. method:
-    ``obs``, ``wanda`` or ``magnitude``; batch norms take their statistics anew with each. leave:
-    names of weights that stay whole; layers whose inputs the pattern does not divide do so too.
+    ``obs``, ``wanda``, ``magnitude``, ``random`` or ``sampled``; batch norms take their statistics
+    anew with each. leave: names of weights that stay whole; layers whose inputs the pattern does
+    not divide do so too.
     Errors: InputError as ``compensate``, for an unknown method, and for names that are no layer's.
     """
     if method not in METHODS:
@@ -84,7 +88,7 @@ def sparsify(
     strange = sorted(set(leave) - known)
     if strange:
         raise InputError(f"{strange[0]!r} is not the weight of a layer that could be cut")
-    cut = _SparseCut(pattern or Pattern(), method, frozenset(leave))
+    cut = _SparseCut(pattern or Pattern(), method, frozenset(leave), seed)
     found = compensate(model, structure, {}, batches, seed, cut=cut)
     zeros = {
         name: float((tensor == 0).double().mean())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
 
@@ -71,6 +72,21 @@ def render(metrics: Document) -> str:
         data,
         tag("script", None, script),
     )
+    return f"<!doctype html>\n{tag('html', {'lang': 'en'}, head, body)}\n"
+
+
+def page_of(metrics: Document, names: Collection[str]) -> str:
+    """Some sections of the report, by their ids, as a page. Raises InputError as ``render``."""
+    checked(metrics)
+    parts = [part for part in _parts(metrics) if part[0] in names]
+    head = tag(
+        "head", None, tag("meta", {"charset": "utf-8"}),
+        tag("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
+        tag("title", None, f"{metrics.get('name') or 'Run'} – Secateur"),
+        tag("link", {"rel": "icon", "href": "data:,"}),
+        tag("style", None, Markup(asset("report.css"))),
+    )  # fmt: skip
+    body = tag("body", None, tag("main", None, *(_section(*part) for part in parts)))
     return f"<!doctype html>\n{tag('html', {'lang': 'en'}, head, body)}\n"
 
 
