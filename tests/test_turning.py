@@ -11,7 +11,7 @@ from torch.nn import functional
 import secateur as sc
 from secateur.repair.compensation import compensate
 from secateur.repair.symmetries import mixed, symmetries
-from secateur.repair.tracing import group_traces
+from secateur.repair.tracing import traces
 from secateur.repair.turning import turn
 from secateur.structure.copying import copied
 from secateur.surgery.embedding import with_solved, with_tensors
@@ -203,8 +203,8 @@ def test_a_turned_cut_loses_less():
     fresh = tokens(64)
 
     def lost(net) -> float:
-        traces = group_traces(net, structure, given)
-        gone = {g.name: sorted(traces[g.name].order[:2].tolist())
+        found = traces(net, structure, given)[0]
+        gone = {g.name: sorted(found[g.name].order[:2].tolist())
                 for g in structure.groups if g.size == 4}  # fmt: skip
         solved = compensate(net, structure, gone, given)
         pruned = with_solved(net, structure, gone, solved.tensors)
