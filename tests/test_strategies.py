@@ -102,6 +102,15 @@ def test_goals_are_read_with_their_directions():
     assert goals.drop(0.8, 0.9) == pytest.approx(0.1)
 
 
+def test_the_dense_model_is_always_a_contestant():
+    dense = {"accuracy": 0.9, "flops": 100.0, "drop": 0.0}
+    cut = {"accuracy": 0.89, "flops": 50.0, "drop": 0.01}
+    assert not read_goals(["accuracy"], ["drop <= 2pt"], "accuracy").better(cut, dense)
+    assert read_goals(["accuracy"], ["flops <= 0.5x"], "accuracy").better(cut, dense)
+    assert read_goals(["accuracy", "flops"], [], "accuracy").better(cut, dense)
+    assert read_goals(["accuracy"], [], "accuracy").better({**cut, "accuracy": 0.91}, dense)
+
+
 @pytest.mark.parametrize(
     ("objectives", "constraints", "said"),
     [

@@ -86,6 +86,14 @@ class Goals:
         """Whether an objective or a constraint is about it."""
         return any(goal.name == measure for goal in (*self.objectives, *self.constraints))
 
+    def better(self, one: Mapping[str, float], dense: Mapping[str, float]) -> bool:
+        """Whether a model that keeps all constraints is worth more than the dense one: that breaks
+        a constraint, or is worse in some objective."""
+        known = [c for c in self.constraints if c.name in dense]
+        if any(constraint.excess(dense, dense) > 0 for constraint in known):
+            return True
+        return any(objective.of(one) < objective.of(dense) for objective in self.objectives)
+
     def drop(self, metric: float, dense: float) -> float:
         """How much worse a metric is than the dense one."""
         return dense - metric if get_metric(self.metric).higher_is_better else metric - dense

@@ -31,6 +31,10 @@ from secateur.sources.functions import load_function
 
 FOLDER = "search"
 TRIALS = "trials.jsonl"
+KEEP_DENSE = (
+    "the dense model keeps all constraints, and no trial is better in any objective: pruning "
+    "brings nothing here"
+)
 DEFAULT = ("tpe", "nsga2")  # of ``auto``: for one objective, and for several
 
 
@@ -63,7 +67,10 @@ def search_strategies(
         )  # fmt: skip
         best = told.best(result)
         listener.end(FOLDER, f"best of {len(result.trials)}: {_said(goals, told, best)}")
-        document = _document(goals, found, trials, told, result, best, name)
+        better = goals.better(told.outcomes[best.point].measures, trials.dense)
+        if not better:
+            listener.say(KEEP_DENSE)
+        document = {"better": better} | _document(goals, found, trials, told, result, best, name)
         folders.write_json(place / "search.json", document)
         chosen = found.recipe(best.point).model_copy(update={"output": str(folder)})
         base = trials.base_of(chosen)

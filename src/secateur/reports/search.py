@@ -38,6 +38,11 @@ def search_section(metrics: Document) -> Markup | None:
         f"another, the large one what was taken. {stopped} were stopped before their end, "
         f"{failed} failed. The best was carried out to its end, and is this report's."
     )
+    if found.get("better") is False:
+        text += (
+            " The dense model keeps all constraints, and no trial is better in any objective: "
+            "pruning brings nothing here."
+        )
     return join(
         [
             tag("p", None, text),
