@@ -3,7 +3,7 @@
 ``random_networks`` draws a network as data and builds it. Each is randomised in float64, traced,
 and pruned by a random plan; the result must compute what the dense network computes with the
 removed slices at zero, for a batch of another size as well, and so must a second plan on the
-result. 100 networks belong to all tests, 5,000 to ``make fuzz``.
+result. 200 networks belong to all tests, 5,000 to ``make fuzz``.
 
 One chunk alone, which hypothesis shrinks to a smallest network that fails and prints:
 
@@ -35,7 +35,7 @@ from random_networks import Network, Surviving, networks, set_survivors
 from secateur.planning import describe
 from secateur.surgery.graph_model import GraphModel
 
-CHUNKS, CHUNK = 10, 10
+CHUNKS, CHUNK = 10, 20
 FUZZ_CHUNKS, FUZZ_CHUNK = 50, 100
 TOLERANCE = 1e-6  # float64, relative to what pruning changes in an output
 OF_OUTPUT = 1e-10  # for an output that changes by next to nothing
