@@ -31,7 +31,7 @@ from secateur.job import timing
 from secateur.job.compressing import compress
 from secateur.job.quiet import STUDY, busy
 from secateur.searching import ALGORITHMS, Problem, _storage
-from secateur.searching._evaluation import Here, evaluated
+from secateur.searching._evaluation import Evaluation, Here, evaluated
 from secateur.searching._ledger import DEATHS
 from secateur.searching._running import run_search
 from secateur.searching._storage import check_storage
@@ -250,6 +250,34 @@ def test_a_worker_that_joined_and_is_heard_of_no_more(tmp_path, how):
     assert points(found) == wanted and not any(trial.error for trial in found.trials)
     assert len(cases.ledger(folder).rows()) == 10
     assert said == ["worker joined has not been heard of; its trial waits again"]
+
+
+def test_a_trial_whose_worker_died_before_it_gave_its_name(tmp_path):
+    wanted = points(cases.search(tmp_path / "whole", "random", 3, parallel=2))
+    made = cases.ledger(tmp_path)
+    made.add(wanted[0])
+    assert made.claim(made.rows()[0], "")
+    said = []
+    found = cases.search(tmp_path, "random", 3, parallel=2, crew={"say": said.append})
+    assert points(found) == wanted and [row.deaths for row in made.rows()] == [1, 0, 0]
+    assert said == ["a worker without a name yet has not been heard of; its trial waits again"]
+
+
+def test_the_first_result_of_a_trial_stays(tmp_path):
+    """Of a worker that was taken for dead and was only slow."""
+    made, other = cases.ledger(tmp_path), cases.ledger(tmp_path)
+    point = cases.SPACE.sample(np.random.default_rng(0))
+    made.add(point)
+    (row,) = made.rows()
+    assert made.claim(row, "slow") and not other.claim(other.rows()[0], "second")
+    made.give_back(row)
+    assert other.claim(other.rows()[0], "second")
+    assert made.finish(row, Evaluation(point, (1.0,), 9.0), "slow")
+    assert not other.finish(other.rows()[0], Evaluation(point, (2.0,), 1.0), "second")
+    (done,) = other.rows()
+    assert done.evaluation == Evaluation(point, (1.0,), 9.0) and done.worker == "slow"
+    made.give_back(row, "late")  # nothing takes a result away
+    assert made.known() == cases.ledger(tmp_path).known() == {point: done.evaluation}
 
 
 def test_a_worker_that_joined_does_its_part_and_ends_with_the_search(tmp_path):

@@ -159,6 +159,7 @@ class Crew:
             count, when = self._heard.get(key, (beat, now))
             heard[key] = (beat, now) if beat != count else (count, when)
             if now - heard[key][1] > self._tempo.dead:
-                self._say(f"worker {row.worker} has not been heard of; its trial waits again")
+                who = f"worker {row.worker}" if row.worker else "a worker without a name yet"
+                self._say(f"{who} has not been heard of; its trial waits again")
                 self._ledger.give_back(row, "without a word")
         self._heard = heard
