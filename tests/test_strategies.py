@@ -265,6 +265,15 @@ def test_a_function_is_searched_by_the_same_engine():
     with pytest.raises(InputError, match="there is no model"):
         _ = found.model
 
+    def hangs(values):
+        while values["kind"] == "a":
+            pass
+        return values["rate"]
+
+    slow = sc.search(space=space, evaluate=hangs, budget=6, algorithm="random", timeout=0.3)
+    errors = {trial["overrides"]["kind"]: trial["error"] for trial in slow.trials}
+    assert errors == {"a": "it took more than 0.3 s", "b": ""}
+
     class Middle:
         """A user's own algorithm."""
 

@@ -76,7 +76,7 @@ def _check_workers(search: SearchSection, recipe: Recipe) -> None:
     if not search.space:
         return
     default = SearchSection()
-    for name in ("workers", "parallel", "timeout", "storage", "engine"):
+    for name in ("workers", "parallel", "storage", "engine"):
         if getattr(search, name) != getattr(default, name):
             raise InputError(
                 f"'search.{name}' is for a search of widths; the trials of 'search.space' are made "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from secateur.job.listening import Listener
 from secateur.job.strategy_space import read_space
 from secateur.metrics import METRICS, add_metric
 from secateur.searching import ALGORITHMS, Maker, Point, Problem
+from secateur.searching._evaluation import Here
 from secateur.searching._front import hypervolume
 from secateur.searching._running import run_search
 
@@ -64,6 +66,7 @@ def search(
     algorithm: str | Maker = "auto",
     budget: int = 50,
     minutes: float = 60.0,
+    timeout: float | None = None,
     metric: str = "accuracy",
     epochs: int = 3,
     recipe: Mapping[str, Any] | None = None,
@@ -77,8 +80,8 @@ def search(
     "l2"], "target.flops": {"low": 0.2, "high": 0.8}}``. objective: names of metrics and costs,
     ``"max f1"``, or functions (model, batches) -> float to be made large (an attribute
     ``higher_is_better = False`` turns that round); several give a front. constraints: ``"flops <=
-    0.5x"``, ``"drop <= 1pt"``. budget: trials at most. algorithm: a name, or a function (problem,
-    seed, trials) that makes one.
+    0.5x"``, ``"drop <= 1pt"``. algorithm: a name, or a function (problem, seed, trials) that makes
+    one. budget: trials at most; minutes: of all together; timeout: seconds of one.
     evaluate: in place of a model, a function of a point ({parameter: value}) to be made small, or
     one value for each objective of which ``objective`` gives the names; the space may then hold
     any names.
@@ -94,7 +97,8 @@ def search(
     if evaluate is not None:
         if model is not None or constraints:
             raise InputError("evaluate takes the place of a model and its constraints; give one")
-        return _searched(space, evaluate, max(1, len(goals)), name, budget, minutes, seed)
+        count = max(1, len(goals))
+        return _searched(space, evaluate, count, name, budget, minutes, timeout, seed)
     if model is None:
         raise InputError("search needs a model, or a function as evaluate")
     section = {
@@ -104,6 +108,7 @@ def search(
         "algorithm": name,
         "trials": budget,
         "minutes": minutes,
+        "timeout": timeout,
     }
     result = compress(
         model, train, val, test,
@@ -124,6 +129,7 @@ def _searched(
     name: str,
     budget: int,
     minutes: float,
+    timeout: float | None,
     seed: int,
 ) -> SearchResult:
     problem = Problem(read_space(space), objectives=objectives)
@@ -134,7 +140,8 @@ def _searched(
     if name == "auto":
         name = "nsga2" if objectives > 1 else "tpe"
     found = run_search(
-        problem, ALGORITHMS.get(name)(problem, seed, budget), lambda point: evaluate(named(point)),
+        problem, ALGORITHMS.get(name)(problem, seed, budget),
+        Here(lambda point: evaluate(named(point)), objectives, timeout or math.inf),
         trials=budget, seconds=60 * minutes,
     )  # fmt: skip
     rows = {

@@ -26,7 +26,8 @@ from secateur.journal import drop_partial_line
 from secateur.metrics import METRICS, add_metric
 from secateur.protocols import Subject
 from secateur.searching import ALGORITHMS, Discrete, Point, Problem
-from secateur.searching._running import Evaluation, Found, run_search
+from secateur.searching._evaluation import Evaluation, Here
+from secateur.searching._running import Found, run_search
 from secateur.sources.functions import load_function
 
 FOLDER = "search"
@@ -62,7 +63,8 @@ def search_strategies(
             name = DEFAULT[len(goals.objectives) > 1]
         listener.begin(FOLDER, section.trials)
         result = run_search(
-            problem, ALGORITHMS.get(name)(problem, recipe.seed, section.trials), told.evaluate,
+            problem, ALGORITHMS.get(name)(problem, recipe.seed, section.trials),
+            Here(told.evaluate, len(goals.objectives), section.timeout or math.inf),
             trials=section.trials, seconds=60 * section.minutes, known=told.known, tell=told.tell,
         )  # fmt: skip
         best = told.best(result)
