@@ -19,9 +19,10 @@ from torch import nn
 from secateur.choosing import judge_next
 from secateur.config import Recipe
 from secateur.errors import InputError
-from secateur.job import folders, steps
+from secateur.job import folders
 from secateur.job.calibrating import calibration, is_foreign
 from secateur.job.listening import Listener
+from secateur.job.validating import validated
 from secateur.job.work import Work
 from secateur.job.working import begun, threads
 from secateur.journal import drop_partial_line
@@ -57,7 +58,7 @@ def sensitivity(
         raise InputError("sensitivity is measured on data; give 'data' in the recipe, or --data")
     with folders.locked(folder), threads(recipe.threads):
         work = begun(recipe, subject, folder, listener)
-        dense = steps.validated(recipe, subject, work.dense)
+        dense = validated(recipe, subject, work.dense)
         assert dense is not None
         candidates = _candidates(work, levels)
         path = folder / POINTS
@@ -136,7 +137,7 @@ class _Measure:
         pruned = apply(model, plan, work.subject.example_inputs, "graph", structure=work.structure)
         if recipe.pruning.recalibrate and self.samples is not None and not is_foreign(recipe):
             recalibrate(pruned, self.samples)
-        metric = steps.validated(recipe, work.subject, pruned.eval())
+        metric = validated(recipe, work.subject, pruned.eval())
         assert metric is not None
         cost, dense = work.structure.cost(remove), work.structure.cost({})
         return {

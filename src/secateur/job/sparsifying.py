@@ -12,7 +12,8 @@ from torch import nn
 from secateur.config import SparsitySection
 from secateur.errors import InputError
 from secateur.job.calibrating import calibration, is_foreign
-from secateur.job.steps import Clock, described, validated
+from secateur.job.clock import Clock
+from secateur.job.validating import described, validated
 from secateur.job.work import Work
 from secateur.measure.sizes import count_params
 from secateur.repair.batch_norm import recalibrate

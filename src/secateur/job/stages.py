@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from secateur.config import TrainingSection
-from secateur.job import steps
+from secateur.job import steps, trainings
 from secateur.job.sparsifying import STAGE, held, sparsified
 from secateur.job.work import Work
 
@@ -23,7 +23,7 @@ def pruned(work: Work) -> None:
         training = recipe.between
         if step < recipe.pruning.steps and training is not None and training.epochs:
             name = f"train {step}"
-            stage(work, name, "train", lambda n=name, t=training: steps.train(work, n, t))
+            stage(work, name, "train", lambda n=name, t=training: trainings.train(work, n, t))
 
 
 def cut(work: Work) -> None:
@@ -41,7 +41,7 @@ def finetuned(work: Work) -> None:
 
 def trained(work: Work, name: str, training: TrainingSection) -> dict[str, Any]:
     """Train the model as it stands; what was zeroed stays zero."""
-    return steps.train(work, name, training, held)
+    return trainings.train(work, name, training, held)
 
 
 def stage(work: Work, name: str, kind: str, action: Callable[[], dict[str, Any]]) -> None:

@@ -17,12 +17,13 @@ import torch
 
 from secateur.config import Recipe
 from secateur.errors import InputError
-from secateur.job import folders, steps, timing
+from secateur.job import folders, timing, trainings
 from secateur.job.evaluating import with_dense_weights
 from secateur.job.listening import Listener
 from secateur.job.reachable import check_target
 from secateur.job.reporting import write_results
 from secateur.job.stages import cut, finetuned, pruned
+from secateur.job.validating import described, validated
 from secateur.job.work import Work
 from secateur.journal import Journal
 from secateur.protocols import Subject
@@ -80,12 +81,12 @@ def _dense(
         started = time.perf_counter()
         history: list[dict[str, Any]] = []
         if recipe.train_dense is not None:
-            model, history = steps.train_dense(recipe, subject, folder, listener)
+            model, history = trainings.train_dense(recipe, subject, folder, listener)
         write_tensors(
             folder / "dense.safetensors", {n: t.cpu() for n, t in unique_tensors(model).items()}
         )
-        metric = steps.validated(recipe, subject, model)
-        note = steps.described(recipe, metric)
+        metric = validated(recipe, subject, model)
+        note = described(recipe, metric)
         event = journal.append(
             "dense",
             started,
