@@ -53,12 +53,10 @@ def code(name: str) -> str:
     return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
 
 
-def cells(place: Landscape, seeds: int, counts: tuple[int, ...]) -> Iterator[tuple[Cell, Row]]:
-    """All searches of a subject with the mapping that names each in the ledger."""
+def cells(place: Landscape, seed: int, counts: tuple[int, ...]) -> Iterator[tuple[Cell, Row]]:
+    """All searches of a subject and a seed, with the mapping that names each in the ledger."""
     known, written = digest(place), {name: code(name) for name in ALGORITHMS.names()}
-    for seed, trials, name, seeded in product(
-        range(seeds), counts, ALGORITHMS.names(), (True, False)
-    ):
+    for trials, name, seeded in product(counts, ALGORITHMS.names(), (True, False)):
         if trials < max(counts) and name in UNPLANNED:
             continue
         cell = Cell(place.name, known, name, seeded, seed, trials)
@@ -72,15 +70,12 @@ def run(seeds: int, quick: bool) -> None:
     ledger = Ledger("search")
     done = {tuple(row["cell"].values()) for row in ledger.rows()}
     counts = QUICK_COUNTS if quick else COUNTS
-    for place in subjects():
-        wanted = [both for both in cells(place, seeds, counts)]
-        for number, (cell, row) in enumerate(wanted, 1):
-            if tuple(row.values()) in done:
-                continue
-            line = search_landscape(place, cell)
-            ledger.write(row, {"better": improvements(line.values)}, 0.0)
-            if number % 20 == 0 or number == len(wanted):
-                print(f"search {place.name}: {number}/{len(wanted)}", flush=True)
+    for seed, place in product(range(seeds), subjects()):
+        for cell, row in cells(place, seed, counts):
+            if tuple(row.values()) not in done:
+                line = search_landscape(place, cell)
+                ledger.write(row, {"better": improvements(line.values)}, 0.0)
+        print(f"search {place.name}: seed {seed}", flush=True)
 
 
 def improvements(values: tuple[float, ...]) -> list[list[float]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -61,7 +62,13 @@ class Landscape:
 
     def repair(self, point: Point) -> Point:
         """The nearest one, in levels."""
-        return self._at(int(((self.points - np.array(point)) ** 2).sum(1).argmin()))
+        points, squares = self._places  # small whole numbers: exact
+        return self._at(int((squares - 2 * points @ np.array(point, np.float32)).argmin()))
+
+    @cached_property
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        points = self.points.astype(np.float32)
+        return points, (points**2).sum(1)
 
     def solve(self, weights: Mapping[str, float]) -> Point:
         """The point of least weighted loss in the table."""
