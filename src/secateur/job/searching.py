@@ -113,6 +113,11 @@ class Widths:
             rises[before:after] = (sums[after] - sums[before]) / (after - before)
         return np.maximum.accumulate(rises)
 
+    def cost(self, point: Point) -> float:
+        """What it takes, in shares of the tightest limit."""
+        found, limits = self.search.cost(self.rungs(point)), self.search.limits
+        return max(float(getattr(found, kind)) / limit for kind, limit in limits.items())
+
     def solve(self, weights: Mapping[str, float]) -> Point | None:
         """The knapsack's answer where the losses of groups are weighted."""
         scores = {n: score * weights.get(n, 1.0) for n, score in self.table.scores.items()}
@@ -153,7 +158,9 @@ def searched(
         point = None if remove is None else widths.repair(widths.point(remove))
         if point is not None:
             names.setdefault(point, name)
-    problem = Problem(widths.space(), widths.repair, tuple(names), widths.losses(), widths.solve)
+    problem = Problem(
+        widths.space(), widths.repair, tuple(names), widths.losses(), widths.solve, cost=widths.cost
+    )
     maker = ALGORITHMS.get(section.algorithm)(problem, trying.seed, section.trials)
     trials: list[Trial] = []
     told = _Told(work, f"trials {step}")
