@@ -263,6 +263,20 @@ def test_a_trial_whose_worker_died_before_it_gave_its_name(tmp_path):
     assert said == ["a worker without a name yet has not been heard of; its trial waits again"]
 
 
+def test_an_interrupted_worker_gives_its_trial_back(tmp_path):
+    made = cases.ledger(tmp_path)
+    point = cases.SPACE.sample(np.random.default_rng(0))
+    (tmp_path / f"hang-{cases.mark(point)}").touch()
+    made.add(point)
+    joined = subprocess.Popen(cases.command(tmp_path)("joined"), stderr=subprocess.DEVNULL)
+    while not (tmp_path / "seen.txt").exists():
+        time.sleep(0.01)
+    assert [row.state for row in made.rows()] == ["running"]
+    joined.send_signal(signal.SIGINT)
+    assert joined.wait(10) != 0
+    assert [(row.state, row.deaths) for row in made.rows()] == [("waiting", 0)]
+
+
 def test_the_first_result_of_a_trial_stays(tmp_path):
     """Of a worker that was taken for dead and was only slow."""
     made, other = cases.ledger(tmp_path), cases.ledger(tmp_path)
@@ -312,6 +326,7 @@ def test_a_search_that_was_killed_goes_on_where_it_was(tmp_path, window):
     ]
     counts = seen(folder)
     assert sum(counts.values()) == 15 and max(counts.values()) == 2  # the one under way
+    assert not any(row.deaths for row in cases.ledger(folder).rows())  # at once: no one waited
 
 
 def test_sqlite_takes_two_workers(tmp_path):
@@ -453,14 +468,12 @@ def place(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def interrupted(place) -> Path:
-    """The run ``two``: with two workers, ended by Ctrl-C in the search, and resumed."""
-    log = place / "two" / "study" / "journal.log"
+    """The run ``two``: ended by Ctrl-C when its two workers are there, and resumed."""
     words = ("search", "recipe.yaml", "--output", "two", "--workers", 2)
     with started(place, *words) as process:
-        while not log.exists() or '"values":[' not in log.read_text():  # the first that is done
+        while len(workers := psutil.Process(process.pid).children()) < 2:
             assert process.poll() is None, process.communicate()
             time.sleep(0.01)
-        workers = psutil.Process(process.pid).children()
         process.send_signal(signal.SIGINT)
         _, told = process.communicate()
         assert process.returncode == 130
