@@ -20,7 +20,7 @@ FLOORS = {
     1: "structure",
     2: "journal planning surgery masks verification repair measure runtimes training",
     3: "criteria policies schedules regularisers searching metrics sources exporters reports",
-    4: "job config choosing predicting refining boundary",
+    4: "job config choosing requesting predicting refining boundary",
     5: "cli dashboard __init__ __main__",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}

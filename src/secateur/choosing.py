@@ -11,19 +11,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.criteria import CRITERIA
-from secateur.errors import BudgetError, InputError
-from secateur.measure.sizes import count_bytes
+from secateur.errors import InputError
 from secateur.planning import PruningPlan, StructureLike, describe
 from secateur.policies import POLICIES, Request
-from secateur.policies._request import KINDS
-from secateur.policies._rules import Rule, Rules, resolve
+from secateur.policies._rules import Rule, resolve
 from secateur.predicting import Latency
 from secateur.protocols import Criterion, Data, Statistics
-from secateur.quantities import Quantity, format_bytes, parse_quantity
-from secateur.registry import unknown
 from secateur.repair.streaming import fitting
 from secateur.repair.tracing import traces, unit_losses
+from secateur.requesting import (
+    Amount,
+    judge_of,
+    normaliser_of,
+    request_for,
+    request_of,
+    tensor_bytes,
+)
 from secateur.structure.groups import BRANCH
 from secateur.structure.inputs import ExampleInputs
 from secateur.structure.structure import Removal, Structure, trace
@@ -33,7 +36,6 @@ from secateur.training.losses import Loss, class_dimension, default_loss, is_cla
 from secateur.training.statistics import collect
 
 Batches = Iterable[tuple[Any, Any]]
-Amount = str | float | Quantity
 
 HALF: Mapping[str, Amount] = MappingProxyType({"flops": "0.5x"})
 LOSSES = frozenset({"losses"})
@@ -79,7 +81,7 @@ def plan(
     Errors: BudgetError with the smallest cost in reach; InputError for values that cannot be
     used; PlanMismatch where the structure is of another model.
     """
-    judge = _judge(criterion)
+    judge = judge_of(criterion)
     if judge.needs and data is None:
         what = "gradients" if "gradients" in judge.needs else "calibration inputs"
         raise InputError(
@@ -97,8 +99,8 @@ def plan(
         losses = _losses(model, structure, {}, given, seed, branches)
         statistics = replace(statistics, losses=losses)
     rules = resolve(layers or {}, structure, model)
-    scale = normalise or _normaliser(judge)
-    request = _request(_tensor_bytes(budget, structure, model), round_to, floor, rules, scale)
+    scale = normalise or normaliser_of(judge)
+    request = request_of(tensor_bytes(budget, structure, model), round_to, floor, rules, scale)
     if "latency" in request.budgets and latency is None:
         raise InputError(
             "a budget of latency needs the times of this machine: give latency=secateur.latency("
@@ -173,7 +175,7 @@ def judge_next(
     Statistics are collected on ``pruned`` and put among zeros, so that all numbers stay dense.
     Errors: InputError, as ``plan``.
     """
-    judge = _judge(criterion)
+    judge = judge_of(criterion)
     alone = judge.needs == LOSSES  # nothing that lives on the pruned model alone
     plain = alone or not removed
     place = structure if plain else trace(pruned, example_inputs, part=structure.part)
@@ -201,45 +203,6 @@ def judge_next(
     request = replace(request, removed=removed)
     statistics = Statistics(tensors, gradients, generator, losses)
     return Judged(score(judge, structure, statistics, request.kept), request)
-
-
-def request_for(
-    structure: Structure,
-    model: nn.Module,
-    budget: Mapping[str, Amount],
-    *,
-    round_to: int,
-    floor: int,
-    min_share: float,
-    layers: Mapping[str, Rule],
-    criterion: str | Criterion,
-    normalise: str | None,
-) -> Request:
-    """What a recipe asks of a policy. Errors: InputError, as ``plan``."""
-    rules = resolve(layers, structure, model)
-    scale = normalise or _normaliser(_judge(criterion))
-    budget = _tensor_bytes(budget, structure, model)
-    return replace(_request(budget, round_to, floor, rules, scale), share=min_share)
-
-
-def _tensor_bytes(
-    budget: Mapping[str, Amount], structure: Structure, model: nn.Module
-) -> Mapping[str, Amount]:
-    """The budget with the bytes of a file as those of the tensors in it.
-
-    The header of the dense file is taken for that of the pruned one, which is no longer.
-    """
-    if not isinstance(budget, Mapping) or "bytes" not in budget:
-        return budget
-    whole = count_bytes(model)
-    header = whole - structure.cost({}).bytes
-    limit = parse_quantity(budget["bytes"], "bytes").resolve(whole) - header
-    if limit <= 0:
-        raise BudgetError(
-            f"bytes {budget['bytes']} cannot be reached: the names and shapes in the file alone "
-            f"take {format_bytes(header)}"
-        )
-    return {**budget, "bytes": Quantity(limit, "bytes")}
 
 
 def _losses(
@@ -272,15 +235,6 @@ def count_classes(model: nn.Module, batch: tuple[Any, Any]) -> int | None:
     return logits.shape[class_dimension(logits, targets)]
 
 
-def _normaliser(criterion: Criterion) -> str | None:
-    """Losses of different groups are compared as they are."""
-    return "none" if "losses" in criterion.needs else None
-
-
-def _judge(criterion: str | Criterion) -> Criterion:
-    return CRITERIA.get(criterion)() if isinstance(criterion, str) else criterion
-
-
 def score(
     criterion: Criterion,
     structure: Structure,
@@ -300,42 +254,6 @@ def score(
     }
     whole = {name: loss for name, loss in statistics.losses.items() if name.startswith(BRANCH)}
     return found | {name: loss for name, loss in whole.items() if name not in kept}
-
-
-def _request(
-    budget: Mapping[str, Amount],
-    round_to: int,
-    floor: int | float,
-    rules: Rules,
-    normalise: str | None,
-) -> Request:
-    if not isinstance(budget, Mapping):
-        raise InputError(f"budget is {budget!r}; give a mapping such as {{'flops': 0.5}}")
-    budgets: dict[str, Quantity] = {}
-    for kind, amount in budget.items():
-        if kind == "flops" or kind == "params" or kind == "bytes" or kind == "latency":
-            budgets[kind] = parse_quantity(amount, kind)
-        elif kind == "drop":
-            raise InputError(
-                "plan knows no budget of drop, which has to be measured; "
-                "give flops, params, bytes or latency here, or max_drop to secateur.compress"
-            )
-        else:
-            raise InputError(unknown("budget", str(kind), KINDS))
-    if not budgets and not rules.ratios:
-        raise InputError("budget is empty; give flops or params, such as {'flops': 0.5}")
-    share = isinstance(floor, float) and floor < 1
-    if share and not floor > 0:
-        raise InputError(f"floor is {floor!r}; give at least 1 unit, or a share above 0")
-    return Request(
-        budgets,
-        round_to,
-        1 if share else floor,  # type: ignore[arg-type]  # refused there if it is not whole
-        floor if share else 0.0,
-        rules.ratios,
-        rules.kept,
-        normalise or "mean",
-    )
 
 
 def _batches(data: Data | Batches | None, seed: int) -> Batches | None:

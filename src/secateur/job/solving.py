@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from secateur.choosing import Amount, request_for
 from secateur.config import Recipe
 from secateur.errors import BudgetError, InputError
 from secateur.job import folders
@@ -20,6 +19,7 @@ from secateur.job.timing import known_latency
 from secateur.planning import PruningPlan, StructureLike, describe
 from secateur.policies import POLICIES
 from secateur.predicting import Latency
+from secateur.requesting import Amount, request_for
 from secateur.structure.structure import Structure, trace
 from secateur.surgery.embedding import with_tensors
 from secateur.surgery.storing import read_tensors
