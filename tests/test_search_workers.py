@@ -21,11 +21,13 @@ import numpy as np
 import psutil
 import pytest
 import torch
+import yaml
 
 import worker_cases as cases
 from command_cases import secateur, started, write_recipe
 from secateur.config import LatencySection
 from secateur.errors import InputError
+from secateur.job import quiet as quiet_module
 from secateur.job import rungs as rungs_module
 from secateur.job import timing
 from secateur.job.compressing import compress
@@ -537,12 +539,16 @@ def test_workers_that_cannot_join_say_so(interrupted):
     shutil.copytree(place / "two", place / "narrow")
     (place / "narrow" / "metrics.json").unlink()
     state = json.loads((place / "narrow" / "study" / "search.json").read_text())
-    for change, said in (
-        ({"window": 1}, "search.parallel of 2 or more"),
-        ({"engine": "ray"}, "runs on Ray"),
+    recipe = yaml.safe_load((place / "narrow" / "recipe.yaml").read_text())
+    for search, said in (
+        (None, "searches no widths"),
+        ({**recipe["search"], "parallel": 1}, "search.parallel of 2 or more"),
+        ({**recipe["search"], "engine": "ray"}, "runs on Ray"),
+        (recipe["search"], ""),
     ):
-        changed = {**state, "ended": False, **change}
-        (place / "narrow" / "study" / "search.json").write_text(json.dumps(changed))
+        (place / "narrow" / "recipe.yaml").write_text(json.dumps({**recipe, "search": search}))
+        if not said:
+            break
         done = secateur(place, "worker", "narrow")
         assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
     told = json.loads((place / "narrow" / "study" / "prune-1.json").read_text())
@@ -576,3 +582,12 @@ def test_options_that_make_no_sense(place, words, said):
     done = secateur(place, "search", "recipe.yaml", *words, "--output", "bad")
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
     assert "secret" not in done.stderr and not (place / "bad" / "study").exists()
+
+
+def test_a_frozen_worker_does_not_hold_up_a_measurement_for_ever(tmp_path, monkeypatch):
+    (tmp_path / STUDY).mkdir()
+    monkeypatch.setattr(quiet_module, "PATIENCE", 0.3)
+    with busy(tmp_path):
+        begun = time.monotonic()
+        with quiet_module.quiet(tmp_path):
+            assert 0.3 <= time.monotonic() - begun < 5

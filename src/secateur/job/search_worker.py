@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from secateur.config import SearchSection
 from secateur.errors import InputError
 from secateur.job import folders
 from secateur.job.calibrating import calibration, is_foreign
@@ -40,10 +41,12 @@ def work_for(folder: Path, name: str, listener: Listener) -> int:
     Errors: InputError for a folder that is no run, a search that takes no workers, data or a model
     that are not those of the run, and a ledger that cannot be read or written.
     """
-    folders.open_folder(folder)
+    recipe = folders.open_folder(folder)
+    if not name:
+        refuse(folder, recipe.search)
+        name = own_name()
     count = 0
     done: set[str] = set()
-    joins, name = not name, name or own_name()
     listener.say(f"worker {name}")
     while not (folder / folders.METRICS).is_file():
         state = read_state(folder)
@@ -52,8 +55,6 @@ def work_for(folder: Path, name: str, listener: Listener) -> int:
         if state is None or state["ended"] or state["study"] in done:
             time.sleep(LOOK)
             continue
-        if joins:
-            refuse(folder, state)
         count += _served(folder, state, name, listener)
         done.add(state["study"])
     listener.say(f"the search has ended; {count} trials were made here")
@@ -65,11 +66,14 @@ def own_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
 
 
-def refuse(folder: Path, state: dict[str, Any]) -> None:
+def refuse(folder: Path, search: SearchSection | None) -> None:
     """Errors: InputError for a search that no worker can join."""
-    if state["engine"]:
+    if search is None or search.space:
+        raise InputError(f"{folder} makes no trials that workers can make; its recipe searches no "
+                         "widths")  # fmt: skip
+    if search.engine:
         raise InputError(f"the search of {folder} runs on Ray; give Ray more machines instead")
-    if state["window"] < 2:
+    if search.window < 2:
         raise InputError(
             f"the search of {folder} has one trial under way at a time, so a worker would wait for "
             "ever; begin it with search.parallel of 2 or more"

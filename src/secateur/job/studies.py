@@ -46,8 +46,6 @@ def open_study(work: Work, step: int, rungs: Sequence[Rungs], trying: Trying) ->
         "id": known.get("id") or uuid.uuid4().hex[:12],  # storages may hold many runs
         "study": name,
         "storage": _storage(section, work.recipe),
-        "engine": section.engine,
-        "window": section.window,
         "timeout": section.timeout,
         "threads": work.recipe.threads
         or max(1, torch.get_num_threads() // max(1, section.workers)),

@@ -128,10 +128,10 @@ class Crew:
         for name, (slot, process) in list(self._workers.items()):
             status = process.poll()
             if status is not None:
-                self._bury(name, slot, status, rows)
+                self._bury(name, slot, status)
         self._listen([row for row in running if not row.worker.startswith(LOCAL)], now)
 
-    def _bury(self, name: str, slot: int, status: int, rows: Sequence[Row]) -> None:
+    def _bury(self, name: str, slot: int, status: int) -> None:
         _, process = self._workers.pop(name)
         assert process.stdin is not None
         process.stdin.close()
