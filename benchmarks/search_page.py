@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from benchmarks.ledger import Row
 from benchmarks.search import COUNTS, UNPLANNED
 from benchmarks.summary import table
 from secateur.reports.comparison import curves
+from secateur.searching import ALGORITHMS
 from secateur.searching._landscapes import Landscape
 
 PICTURES = Path(__file__).parents[1] / "docs" / "images" / "search"
@@ -45,15 +47,21 @@ def page(rows: Sequence[Row]) -> str:
 
 
 def _found(place: Landscape, rows: Sequence[Row]) -> Found:
-    """Searches of the code as it is; those that plan nothing tell of smaller numbers as well."""
-    codes: dict[str, str] = {}
+    """Searches of the code as it is, of seeds that are finished; those that plan nothing tell of
+    smaller numbers as well."""
+    codes = {name: bench.code(name) for name in ALGORITHMS.names()}
     digest = bench.digest(place)
+    current = [
+        row for row in rows
+        if row["cell"]["digest"] == digest
+        and row["cell"]["code"] == codes.get(row["cell"]["algorithm"])
+    ]  # fmt: skip
+    counts = Counter(row["cell"]["seed"] for row in current)
     grouped: dict[tuple[str, bool, int], list[np.ndarray]] = {}
-    for row in rows:
+    for row in current:
         cell = row["cell"]
         name, trials = cell["algorithm"], cell["trials"]
-        codes.setdefault(name, bench.code(name))
-        if cell["digest"] != digest or cell["code"] != codes[name]:
+        if counts[cell["seed"]] < max(counts.values()):
             continue
         best = np.full(trials, np.inf)
         for number, value in row["result"]["better"]:
