@@ -11,7 +11,7 @@ well, which Secateur does not read. The test images are looked at for this page 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from hashlib import sha256
@@ -41,7 +41,8 @@ QUICK_IMAGES = 256
 
 @dataclass(frozen=True)
 class Contestant:
-    """A tool and how it is asked; settings: keys of Secateur's ``pruning`` section."""
+    """A tool and how it is asked; settings: keys of Secateur's ``pruning`` section, and ``search``,
+    the trials of the search ``auto`` in place of its own."""
 
     tool: str
     name: str
@@ -56,6 +57,7 @@ PATIENT = 60.0  # minutes: trials end by their number, so that a busy machine ch
 DEFAULT = _ours("default", refine_minutes=PATIENT)
 NOT_TURNED = _ours("not turned", refine_minutes=PATIENT, turn=False)
 BRANCHES = _ours("whole branches may leave", refine_minutes=PATIENT, branches=True)
+SEARCHED = _ours("whole branches may leave, 24 trials of auto", branches=True, search=24)
 NO_TRIALS = _ours("no trials", refine=0)
 ON_NOISE = _ours("calibrated on noise, no trials", refine=0, calibrate="noise")
 UNIFORM = _ours("no trials, same share everywhere", scope="uniform", refine=0)
@@ -69,7 +71,7 @@ THEIRS = tuple(
 )
 MAIN = (DEFAULT, *THEIRS, L2_UNIFORM, RANDOM)
 # What each part is worth: one seed, measured at the end.
-PARTS = (BRANCHES, NO_TRIALS, UNIFORM, L2_COMPENSATED, NOT_TURNED, ON_NOISE)
+PARTS = (BRANCHES, SEARCHED, NO_TRIALS, UNIFORM, L2_COMPENSATED, NOT_TURNED, ON_NOISE)
 CONTESTANTS = (*MAIN, *PARTS)
 
 
@@ -158,8 +160,10 @@ def calibration(seed: int, quick: bool) -> Dataset[tuple[Tensor, Tensor]]:
 def _prune_ours(
     net: str, model: nn.Module, budget: float, seed: int, who: Contestant, images: Any
 ) -> nn.Module:
-    pruning: Mapping[str, Any] = {"min_share": LEAST, "branches": False, **dict(who.settings)}
-    recipe = {"pruning": pruning, "latency": None,
+    pruning: dict[str, Any] = {"min_share": LEAST, "branches": False, **dict(who.settings)}
+    trials = pruning.pop("search", 0)
+    search = {"algorithm": "auto", "trials": trials, "minutes": PATIENT} if trials else None
+    recipe = {"pruning": pruning, "latency": None, "search": search,
               "data": {"calibration": IMAGES, "batch_size": BATCH}}  # fmt: skip
     result = sc.compress(
         model, images, images, target={"flops": budget}, epochs=0, recipe=recipe, seed=seed
