@@ -40,7 +40,7 @@ def curves(subject: Subject, seeded: bool) -> Markup:
         shapes += _curve(algorithm, colour, x, y, count)
     shapes += _legend(shown, names)
     begun = "with seeds" if seeded else "without seeds"
-    return drawing(WIDTH, HEIGHT, "", f"{subject['name']}, {begun}: best so far", *shapes)
+    return drawing(WIDTH, HEIGHT, "chart", f"{subject['name']}, {begun}: best so far", *shapes)
 
 
 def _curve(algorithm: Mapping[str, Any], colour: str, x: Scale, y: Scale, count: int) -> list:
