@@ -10,7 +10,7 @@ from torch.nn import functional
 import secateur as sc
 from secateur.repair.compensation import compensate
 from secateur.repair.recurrences import recurrences, sequences, unrolled
-from secateur.repair.tracing import group_traces
+from secateur.repair.tracing import traces
 from secateur.surgery.embedding import with_solved
 from secateur.surgery.reference import zeroed_outputs
 from secateur.surgery.tensors import named_tensors
@@ -106,8 +106,8 @@ def test_a_recurrence_of_few_directions_needs_few_units(kind):
     x, fresh = torch.randn(64, 12, 5), torch.randn(32, 12, 5)
     structure = sc.trace(model, x[:2])
     (group,) = (g for g in structure.groups if g.size == 16)
-    traces = group_traces(model, structure, [x[:32], x[32:]])
-    gone = {group.name: sorted(traces[group.name].order[:8].tolist())}
+    order = traces(model, structure, [x[:32], x[32:]])[0][group.name].order
+    gone = {group.name: sorted(order[:8].tolist())}
     half = {unit % 8 for unit in gone[group.name]}
     assert len(half) == 8  # one of each pair
     found = compensate(model, structure, gone, [x[:32], x[32:]])
