@@ -22,6 +22,7 @@ BENCHMARKS = {
     "oneshot": ("oneshot", "oneshot_page", "oneshot.md"),
     "trained": ("trained", "trained_page", "trained.md"),
     "sparse_weights": ("sparse_weights", "sparse_weights", "sparse-weights.md"),
+    "cost": ("cost", "cost", "cost.md"),
     "depth": ("depth", "depth", "depth.md"),
     "latency": ("latency", "latency", "latency.md"),
     "latency_target": ("latency_target", "latency_target", "latency-target.md"),
