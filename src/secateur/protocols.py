@@ -92,3 +92,16 @@ class Criterion(Protocol):
     @property
     def needs(self) -> frozenset[str]: ...
     def __call__(self, group: UnitGroup, statistics: Statistics) -> torch.Tensor: ...
+
+
+class ElementCriterion(Protocol):
+    """Scores every element of one tensor, higher is kept: float64, of the tensor's shape.
+
+    A criterion that can judge units and single weights is one class with both methods. The name is
+    the canonical one of a parameter; scores of different tensors are as comparable as the
+    criterion's definition makes them.
+    """
+
+    @property
+    def needs(self) -> frozenset[str]: ...
+    def elements(self, tensor: str, statistics: Statistics) -> torch.Tensor: ...
