@@ -18,8 +18,9 @@ import secateur
 FLOORS = {
     0: "errors registry quantities protocols places",
     1: "structure",
-    2: "journal planning surgery masks verification repair measure runtimes training",
-    3: "criteria policies schedules regularisers searching metrics sources exporters reports",
+    2: "journal planning surgery masking verification repair measure runtimes training",
+    3: "criteria policies granularities schedules regularisers searching metrics sources exporters "
+    "reports",
     4: "job config choosing requesting predicting refining boundary",
     5: "cli dashboard __init__ __main__",
 }

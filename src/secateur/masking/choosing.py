@@ -1,0 +1,84 @@
+"""Masks of several weights, from scores of their elements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from secateur.errors import InputError
+from secateur.masking.cells import Cells, Cellular, pooled
+from secateur.masking.densities import erk_counts
+from secateur.masking.thresholds import Rule, Share, nearest
+from secateur.registry import unknown
+
+SCOPES = ("global", "local", "erk")
+
+
+def choose_masks(
+    scores: Mapping[str, Tensor],
+    zeros: float | Rule,
+    *,
+    cells: Cells | None = None,
+    scope: str = "global",
+    pool: str = "mean",
+) -> dict[str, Tensor]:
+    """Which elements stay: name -> bool of the shape of its scores, True = stays, on their device.
+
+    scores: name -> float, one for each element; the lowest leave, of equal ones the later.
+    zeros:  the share that leaves, or a rule (``Share``, ``Below``, ``Energy``, ``NaturalBreak``).
+    cells:  shape -> the cell of each element; a cell stays or leaves whole. Single elements
+            without it.
+    scope:  ``global``: one line of all tensors; ``local``: the rule for each tensor by itself;
+            ``erk``: a share of each tensor by Erdos-Renyi kernel densities, ``zeros`` over all.
+    pool:   score of a cell: the ``mean`` or ``sum`` of its elements', or ``mean-square``.
+    Errors: InputError for a share out of [0, 1], scores that are no numbers, unknown scopes and
+    pools, and densities without a share.
+    """
+    if scope not in SCOPES:
+        raise InputError(unknown("scope of masks", scope, SCOPES))
+    rule = Share(zeros) if isinstance(zeros, (int, float)) else zeros
+    found = {name: pooled(name, score, cells, pool) for name, score in scores.items()}
+    if scope == "erk":
+        if not isinstance(rule, Share):
+            raise InputError("the scope 'erk' spreads a share over layers; give zeros, such as 0.8")
+        shapes = {name: tuple(score.shape) for name, score in scores.items()}
+        counts = erk_counts(shapes, rule.zeros)
+        stays = {name: _leaving(each, counts[name]) for name, each in found.items()}
+    elif scope == "local":
+        stays = {name: _cut(each.scores, each.sizes, rule) for name, each in found.items()}
+    else:
+        stays = _together(found, rule)
+    return {name: stays[name][each.member].to(scores[name].device) for name, each in found.items()}
+
+
+def _together(found: Mapping[str, Cellular], rule: Rule) -> dict[str, Tensor]:
+    if not found:
+        return {}
+    parts = list(found.values())
+    line = torch.cat([each.scores for each in parts])
+    keep = _cut(line, torch.cat([each.sizes for each in parts]), rule)
+    return dict(zip(found, keep.split([len(each.scores) for each in parts]), strict=True))
+
+
+def _cut(scores: Tensor, sizes: Tensor, rule: Rule) -> Tensor:
+    """bool [cells]: what stays of one line."""
+    rising = _rising(scores)
+    return _without(rising, rule.count(scores[rising], sizes[rising]))
+
+
+def _leaving(each: Cellular, elements: int) -> Tensor:
+    rising = _rising(each.scores)
+    return _without(rising, nearest(each.sizes[rising], elements))
+
+
+def _rising(scores: Tensor) -> Tensor:
+    """Places by rising score; of equal ones the later comes first, and so leaves first."""
+    return scores.argsort(descending=True, stable=True).flip(0)
+
+
+def _without(rising: Tensor, count: int) -> Tensor:
+    keep = torch.ones(len(rising), dtype=torch.bool)
+    keep[rising[:count]] = False
+    return keep
