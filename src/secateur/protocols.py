@@ -67,26 +67,85 @@ class UnitGroup(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Statistics:
-    """What criteria may read: tensors and accumulated statistics by canonical tensor name.
+class Activations:
+    """What the readers of a group get of each unit, over calibration inputs.
 
-    tensors:   parameters and buffers, detached.
-    gradients: one list per tensor, a gradient per calibration batch; empty unless needed.
-    losses:    group name -> float64 [units], rising in the order in which the units leave; the
-               sum of the n smallest is the loss of n units leaving. Empty unless needed.
+    means: mean over the places of a map, of every sample: float64 [samples, units].
+    sizes: mean of the absolute value: float64 [units]. zeros: share of values within 1e-6 of 0.
+    """
+
+    means: torch.Tensor
+    sizes: torch.Tensor
+    zeros: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What criteria may read. All but ``tensors`` are empty unless a criterion needs them.
+
+    tensors:   parameters and buffers by canonical name, detached; buffers: which are no parameters.
     generator: for criteria that draw.
+
+    By the name of a tensor, from labelled samples:
+    gradients: one list per tensor, a gradient per calibration batch.
+    squares:   mean over samples of the squared gradient: the diagonal of the empirical Fisher
+               information. samples: gradients of single samples [samples, *shape].
+    curvature: Hessian of the loss times its gradient.
+    movement:  -sum of w * gradient over the updates of a training, which fills it in.
+
+    By the name of a weight, from inputs alone:
+    norms:     root mean square of what each element is multiplied with, in the weight's shape.
+    inverses:  diagonal of the inverse of the damped second moment of the inputs, likewise.
+
+    By the name of a parameter, from nothing: flow: |w * dR/dw| of SynFlow.
+
+    By the name of a group:
+    losses:        float64 [units], rising in the order in which the units leave; the sum of the n
+                   smallest is the loss of n units leaving.
+    products:      derivative of the loss of every sample along a factor on each unit, from labelled
+                   samples: float64 [samples, units].
+    activations, covariances [units, units]: of what the readers get.
+    maps:          [samples, units, *places], of some samples, where the units have most places.
+    contributions: float64 [units, units]; the sum over a set of units is the share of the readers'
+                   answers that goes with them, squared.
+    omissions:     rise of the loss when each unit alone is left out: float64 [units].
     """
 
     tensors: Mapping[str, torch.Tensor]
     gradients: Mapping[str, Sequence[torch.Tensor]] = field(default_factory=dict)
     generator: torch.Generator | None = None
     losses: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    buffers: frozenset[str] = frozenset()
+    squares: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    samples: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    curvature: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    movement: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    norms: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    inverses: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    flow: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    products: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    activations: Mapping[str, Activations] = field(default_factory=dict)
+    covariances: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    maps: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    contributions: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    omissions: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+# What statistics are made of: names of these in ``needs`` of a criterion ask for data.
+LABELLED = frozenset({"gradients", "squares", "samples", "curvature", "products", "omissions"})
+FROM_INPUTS = frozenset(
+    {"losses", "norms", "inverses", "activations", "covariances", "maps", "contributions"}
+)
+FROM_NOTHING = frozenset({"flow", "movement"})
 
 
 class Criterion(Protocol):
     """Scores the units of a group, higher is kept: float [group.size].
 
-    needs: names of the statistics to collect beforehand, e.g. {"gradients"}.
+    needs: names of the statistics to collect beforehand, e.g. {"gradients"}: fields of
+    ``Statistics``. A criterion whose scores compare between groups as they are, or fall below 0,
+    has an attribute ``normalise = "none"``; one that sums up over the members of a group may have
+    a field ``reduction``.
     """
 
     @property
