@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from secateur.masking.cells import POOLS, Cells
 from secateur.masking.choosing import SCOPES, choose_masks
+from secateur.masking.neighbours import n_of_m
 from secateur.masking.thresholds import Below, Energy, NaturalBreak, Rule, Share
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "Rule",
     "Share",
     "choose_masks",
+    "n_of_m",
 ]

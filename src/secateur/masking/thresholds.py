@@ -98,7 +98,9 @@ class NaturalBreak:
     share that left is in [least, most] are looked at. The largest is a break if it is unlikely
     under one smooth density, where gaps nearby are exponential with one mean: with f the gap over
     the mean of m neighbours, (1 + f/m)^-m times the number of cuts is at most 0.01 (the tail of
-    F(2, 2m), after Bonferroni). Zeros beside larger scores are a break by themselves.
+    F(2, 2m), after Bonferroni). It has to hold for the gaps and for i times the gaps, which are
+    what is alike where scores begin at zero (Renyi, 1953). Zeros beside larger scores are a break
+    by themselves.
     Raises InputError for bounds that are not 0 <= least < most <= 1.
     """
 
@@ -125,8 +127,10 @@ class NaturalBreak:
         if not bool(inside.any()):
             return 0
         gaps = values[1:].log() - values[:-1].log()  # inf after a zero, which is a break
-        place = int(torch.where(inside, gaps, -1.0).argmax())
-        return int(ends[place]) if _stands_out(gaps, place, int(inside.sum())) else 0
+        place, cuts = int(torch.where(inside, gaps, -1.0).argmax()), int(inside.sum())
+        from_zero = gaps * torch.arange(1, len(gaps) + 1)
+        found = _stands_out(gaps, place, cuts) and _stands_out(from_zero, place, cuts)
+        return int(ends[place]) if found else 0
 
 
 def nearest(sizes: Tensor, elements: int) -> int:

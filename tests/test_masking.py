@@ -1,0 +1,303 @@
+"""Masks of elements: exact counts, thresholds, densities and cells, each against a slow oracle."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import secateur as sc
+from secateur.granularities import GRANULARITIES, cells_of
+from secateur.masking import (
+    SCOPES,
+    Below,
+    Energy,
+    NaturalBreak,
+    Share,
+    choose_masks,
+    n_of_m,
+)
+from secateur.masking.densities import erk_counts
+
+ROWS = cells_of("row")
+
+
+def drawn(seed: int, shapes, levels: int = 0) -> dict[str, torch.Tensor]:
+    """Scores from 0 up; with levels so few values that many are equal."""
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    for number, shape in enumerate(shapes):
+        values = torch.rand(shape, generator=generator)
+        found[f"w{number}"] = (values * levels).round() if levels else values * 3.0**number
+    return found
+
+
+def line(scores) -> list[tuple[float, int]]:
+    """All elements, the weakest first; of equal ones the later."""
+    flat = [float(v) for score in scores.values() for v in score.reshape(-1)]
+    return sorted(((v, n) for n, v in enumerate(flat)), key=lambda pair: (pair[0], -pair[1]))
+
+
+def flat(masks) -> list[bool]:
+    return [bool(v) for mask in masks.values() for v in mask.reshape(-1)]
+
+
+@given(
+    seed=st.integers(0, 99),
+    zeros=st.floats(0, 1),
+    levels=st.sampled_from([0, 2, 5]),
+    shapes=st.lists(
+        st.sampled_from([(3,), (2, 5), (4, 1, 3), (2, 2, 3, 3)]), min_size=1, max_size=3
+    ),
+)
+def test_a_share_is_exact_and_the_weakest_leave(seed, zeros, levels, shapes):
+    scores = drawn(seed, shapes, levels)
+    ordered = line(scores)
+    gone = {n for _, n in ordered[: round(zeros * len(ordered))]}
+    masks = choose_masks(scores, zeros)
+    assert {name: mask.shape for name, mask in masks.items()} == {
+        name: score.shape for name, score in scores.items()
+    }
+    assert flat(masks) == [n not in gone for n in range(len(ordered))]
+    for name, mask in choose_masks(scores, zeros, scope="local").items():
+        alone = {name: scores[name]}
+        expected = {n for _, n in line(alone)[: round(zeros * scores[name].numel())]}
+        assert flat({name: mask}) == [n not in expected for n in range(scores[name].numel())]
+        again = choose_masks({name: torch.where(mask, scores[name] + 1, 0.0)}, zeros)
+        assert torch.equal(again[name], mask)
+
+
+@given(
+    zeros=st.floats(0.0, 1.0),
+    shapes=st.lists(
+        st.sampled_from(
+            [(300, 100), (10, 300), (6, 3, 5, 5), (16, 6, 5, 5), (64, 64, 3, 3), (8, 4)]
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+)
+def test_densities_are_those_of_erdos_renyi(zeros, shapes):
+    named = {f"w{n}": shape for n, shape in enumerate(shapes)}
+    counts = erk_counts(named, zeros)
+    sizes = {name: math.prod(shape) for name, shape in named.items()}
+    raw = {name: sum(shape) / sizes[name] for name, shape in named.items()}
+    whole = sum(sizes.values())
+    assert sum(counts.values()) == round(zeros * whole)
+    budget, low, high = whole - round(zeros * whole), 0.0, 1e6
+    for _ in range(200):  # the scale at which the clipped densities hold the budget
+        scale = (low + high) / 2
+        held = sum(min(1.0, scale * raw[name]) * sizes[name] for name in named)
+        low, high = (scale, high) if held < budget else (low, scale)
+    for name, leaving in counts.items():
+        kept = sizes[name] - leaving
+        assert abs(kept - min(1.0, high * raw[name]) * sizes[name]) < 1 + 1e-6 * sizes[name]
+
+
+def test_densities_carry_into_masks():
+    scores = drawn(0, [(40, 60), (10, 40), (8, 3, 3, 3)])
+    counts = erk_counts({name: tuple(score.shape) for name, score in scores.items()}, 0.7)
+    masks = choose_masks(scores, 0.7, scope="erk")
+    assert {name: int((~mask).sum()) for name, mask in masks.items()} == counts
+    assert counts["w2"] / 216 < counts["w0"] / 2400
+
+
+@given(seed=st.integers(0, 99), theta=st.floats(-0.5, 4), levels=st.sampled_from([0, 3]))
+def test_a_threshold_takes_what_is_at_most_so_much(seed, theta, levels):
+    scores = drawn(seed, [(4, 5), (3, 2)], levels)
+    for scope in ("global", "local"):
+        masks = choose_masks(scores, Below(theta), scope=scope)
+        assert flat(masks) == [v > theta for s in scores.values() for v in s.double().reshape(-1)]
+
+
+@given(seed=st.integers(0, 99), kept=st.floats(0.01, 1), levels=st.sampled_from([0, 3]))
+def test_energy_keeps_the_fewest_that_hold_it(seed, kept, levels):
+    scores = {"w": drawn(seed, [(30,)], levels)["w0"].double()}
+    stays = choose_masks(scores, Energy(kept))["w"]
+    squares = scores["w"].square()
+    whole = float(squares.sum())
+    assert float(squares[stays].sum()) >= kept * whole * (1 - 1e-12)
+    if bool(stays.any()):  # without the weakest of them it would not
+        assert float(squares[stays].sum() - squares[stays].min()) < kept * whole + 1e-12 * whole
+        assert not bool((~stays).any()) or squares[~stays].max() <= squares[stays].min()
+    if kept == 1:
+        assert torch.equal(stays, scores["w"] != 0)
+    fewer = choose_masks(scores, Energy(kept / 2))["w"]
+    assert not bool((fewer & ~stays).any())
+
+
+@pytest.mark.parametrize(("small", "large"), [(8, 8), (30, 70), (500, 500)])
+def test_a_natural_break_lies_between_the_modes(small, large):
+    """Small samples may be too few to tell; a wrong cut is never made."""
+    found = 0
+    for seed in range(100):
+        generator = torch.Generator().manual_seed(seed)
+        low = (0.01 * torch.randn(small, generator=generator)).abs()
+        high = (1 + 0.1 * torch.randn(large, generator=generator)).abs()
+        order = torch.randperm(small + large, generator=generator)
+        stays = choose_masks({"w": torch.cat([low, high])[order]}, NaturalBreak())["w"]
+        expected = torch.cat([torch.zeros(small), torch.ones(large)]).bool()[order]
+        assert bool(stays.all()) or torch.equal(stays, expected)
+        found += torch.equal(stays, expected)
+    assert found >= 95
+
+
+@pytest.mark.parametrize("count", [8, 64, 1000])
+@pytest.mark.parametrize("kind", ["half normal", "uniform", "exponential", "far from zero"])
+def test_scores_of_one_mode_have_no_break(kind, count):
+    found, trials = 0, 300
+    for seed in range(trials):
+        generator = torch.Generator().manual_seed(seed)
+        values = {
+            "half normal": torch.randn(count, generator=generator).abs(),
+            "uniform": torch.rand(count, generator=generator),
+            "exponential": -torch.rand(count, generator=generator).log(),
+            "far from zero": (5 + torch.randn(count, generator=generator)).abs(),
+        }[kind]
+        found += not bool(choose_masks({"w": values}, NaturalBreak())["w"].all())
+    assert found <= 0.03 * trials
+
+
+def test_what_is_dead_is_a_break_and_what_is_equal_is_none():
+    scores = {"w": torch.tensor([0.0, 3, 0, 2, 2.5, 0])}
+    assert choose_masks(scores, NaturalBreak())["w"].tolist() == [False, True] * 2 + [True, False]
+    assert choose_masks({"w": torch.ones(9)}, NaturalBreak())["w"].all()
+    # five of a hundred are below the range
+    few = torch.cat([torch.zeros(5), torch.linspace(1, 2, 95)])
+    assert choose_masks({"w": few}, NaturalBreak())["w"].all()
+    assert not choose_masks({"w": few}, NaturalBreak(least=0.01))["w"][:5].any()
+
+
+def cells_by_hand(name: str, shape: tuple[int, ...]) -> dict[tuple[int, ...], object]:
+    """The cell of each element, said once more."""
+    found = {}
+    for at in product(*map(range, shape)):
+        o, i, *places = at
+        found[at] = {
+            "weight": at, "row": o, "filter": o, "column": (i, *places), "channel": i,
+            "kernel": (o, i), "tap": tuple(places), "block": (o // 2, i // 3, *places),
+        }[name]  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("name", [n for n in GRANULARITIES.names() if n != "pattern"])
+@pytest.mark.parametrize("shape", [(4, 6), (2, 3, 5), (4, 3, 2, 3)])
+def test_cells_are_what_their_name_says(name, shape):
+    cells = cells_of(name, (2, 3) if name == "block" else None)
+    if len(shape) == 2 and name in ("tap", "filter"):
+        with pytest.raises(sc.InputError, match=r"no (tap|filter)s"):
+            cells(shape)
+        return
+    number, expected = cells(shape), cells_by_hand(name, shape)
+    assert number.dtype == torch.int64 and tuple(number.shape) == shape
+    pairs = {(int(number[at]), cell) for at, cell in expected.items()}
+    assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+    with pytest.raises(sc.InputError):
+        cells((4,)) if name != "weight" else cells_of("weight", (2, 2))
+
+
+@given(
+    seed=st.integers(0, 99),
+    zeros=st.floats(0, 1),
+    pool=st.sampled_from(["mean", "sum", "mean-square"]),
+    name=st.sampled_from(["row", "column", "kernel", "block", "channel"]),
+    scope=st.sampled_from(SCOPES),
+)
+def test_cells_stay_or_leave_whole_and_the_weakest_leave(seed, zeros, pool, name, scope):
+    scores = drawn(seed, [(4, 6), (2, 3, 2, 2)])
+    cells = cells_of(name, (2, 3) if name == "block" else None)
+    masks = choose_masks(scores, zeros, cells=cells, scope=scope, pool=pool)
+    lines: dict[str, list[tuple[float, str, list[tuple[int, ...]]]]] = {}
+    for tensor, score in scores.items():
+        groups: dict[object, list[tuple[int, ...]]] = {}
+        for at, cell in cells_by_hand(name, tuple(score.shape)).items():
+            groups.setdefault(cell, []).append(at)
+        for members in groups.values():
+            values = [float(score[at]) for at in members]
+            values = [v * v for v in values] if pool == "mean-square" else values
+            worth = sum(values) / (1 if pool == "sum" else len(values))
+            lines.setdefault("" if scope == "global" else tensor, []).append(
+                (worth, tensor, members)
+            )
+    counts = erk_counts({tensor: tuple(score.shape) for tensor, score in scores.items()}, zeros)
+    for tensor, line in lines.items():
+        total = sum(len(members) for _, _, members in line)
+        wanted = counts[tensor] if scope == "erk" else round(zeros * total)
+        line.sort(key=lambda cell: cell[0])
+        sums = [sum(len(m) for _, _, m in line[:n]) for n in range(len(line) + 1)]
+        leaving = min(range(len(sums)), key=lambda n: (abs(sums[n] - wanted), n))
+        for place, (_, owner, members) in enumerate(line):
+            assert {bool(masks[owner][at]) for at in members} == {place >= leaving}
+
+
+def test_the_share_of_larger_cells_is_the_nearest_one():
+    scores = {"w": torch.arange(12.0).reshape(3, 4)}
+    rows = cells_of("row")
+    for zeros, expected in ((0.0, 0), (0.15, 0), (0.3, 4), (0.5, 4), (0.6, 8), (1.0, 12)):
+        assert int((~choose_masks(scores, zeros, cells=rows)["w"]).sum()) == expected, zeros
+
+
+@given(
+    seed=st.integers(0, 99),
+    of=st.integers(2, 6),
+    levels=st.sampled_from([0, 2]),
+    rest=st.sampled_from([(), (3,), (2, 2)]),
+    data=st.data(),
+)
+def test_n_of_m_keeps_the_best_of_every_group(seed, of, levels, rest, data):
+    kept = data.draw(st.integers(1, of - 1))
+    scores = drawn(seed, [(3, 2 * of, *rest)], levels)["w0"]
+    mask = n_of_m(scores, kept, of)
+    for o, group, *places in product(range(3), range(2), *map(range, rest)):
+        inputs = range(group * of, (group + 1) * of)
+        best = sorted(inputs, key=lambda i: (-float(scores[o, i, *places]), i))[:kept]
+        assert [i for i in inputs if mask[o, i, *places]] == sorted(best)
+    turned = n_of_m(scores.transpose(0, 1), kept, of, dim=0)
+    assert torch.equal(turned.transpose(0, 1), mask)
+
+
+def test_scores_may_be_negative_and_infinite_ones_stay():
+    scores = {"w": torch.tensor([-3.0, 1.0, torch.inf, -1.0])}
+    assert choose_masks(scores, 0.5)["w"].tolist() == [False, True, True, False]
+    assert choose_masks(scores, Below(1.0))["w"].tolist() == [False, False, True, False]
+    positive = {"w": torch.tensor([1.0, 2.0, torch.inf])}
+    assert choose_masks(positive, Energy(1e-9))["w"].tolist() == [False, True, True]
+    assert choose_masks(positive, NaturalBreak())["w"].all()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda w: choose_masks(w, 1.5), "1.5; give 0 to 1"),
+        (lambda w: choose_masks(w, -0.1), "give 0 to 1"),
+        (lambda w: choose_masks(w, math.nan), "give 0 to 1"),
+        (lambda w: choose_masks(w, 0.5, scope="layer"), "scope of masks 'layer'.* global, local"),
+        (lambda w: choose_masks(w, 0.5, pool="max"), "pool 'max'"),
+        (lambda w: choose_masks(w, Below(0.1), scope="erk"), "give zeros"),
+        (lambda w: choose_masks(w, Below(math.inf)), "the threshold is inf"),
+        (lambda w: choose_masks(w, Energy(0.0)), "above 0 and up to 1"),
+        (lambda w: choose_masks(w, NaturalBreak(0.9, 0.1)), "the lesser first"),
+        (lambda w: choose_masks({"w": -w["w"] - 1}, Energy(0.5)), "wants scores from 0 up"),
+        (lambda w: choose_masks({"w": w["w"] * math.nan}, 0.5), "'w' are not all numbers"),
+        (
+            lambda w: choose_masks({"w": -w["w"] - 1}, 0.5, cells=ROWS, pool="mean-square"),
+            "take the pool 'mean'",
+        ),
+        (lambda w: choose_masks(w, 0.5, cells=lambda s: torch.zeros(2).long()), r"shape \[2\]"),
+        (lambda w: choose_masks(w, 0.5, cells=cells_of("block", (3, 2))), "4 outputs are not"),
+        (lambda w: choose_masks(w, 0.5, cells=cells_of("block", (2, 4))), "6 inputs are not"),
+        (lambda w: cells_of("block", (0, 4)), "at least 1 by 1"),
+        (lambda w: cells_of("kernel", (2, 2)), "no blocks of"),
+        (lambda w: cells_of("kernels"), "did you mean 'kernel'"),
+        (lambda w: n_of_m(w["w"], 4, 2), "4 of 2 weights cannot stay"),
+        (lambda w: n_of_m(w["w"], 2, 4), "6 inputs are not a multiple of 4"),
+        (lambda w: Share(True), "give 0 to 1"),
+    ],
+)
+def test_what_cannot_be_is_said(make, said):
+    with pytest.raises(sc.InputError, match=said):
+        make({"w": torch.rand(4, 6)})
