@@ -9,9 +9,12 @@ from torch import nn
 from torch.nn import functional
 
 import secateur as sc
+from secateur.config import UNBUDGETED
 from secateur.policies import POLICIES, Request
 from secateur.quantities import Quantity
 from zoo import ZOO
+
+BUDGETED = tuple(name for name in POLICIES.names() if name not in UNBUDGETED)
 
 # Residuals, concatenation, crossing groups of attention, grouped convolutions, flatten.
 NETS = ("conv_flatten", "basic_blocks", "dense_block", "packed_attention", "resnext", "swiglu")

@@ -13,10 +13,10 @@ from torch.utils.data import TensorDataset
 
 import secateur as sc
 from oracle import call, leaves, randomise
+from policy_cases import BUDGETED
 from secateur.choosing import plan
 from secateur.criteria import CRITERIA
 from secateur.measure.sizes import count_bytes
-from secateur.policies import POLICIES
 from secateur.protocols import Data
 from torchvision_shim import import_torchvision
 from zoo import ZOO
@@ -58,7 +58,7 @@ def left(made: sc.PruningPlan) -> dict[str, int]:
 
 # Every pair of a net, a scope and a criterion, in a quarter of all triples.
 TRIPLES = [
-    (net, POLICIES.names()[(i + j) % len(POLICIES.names())], criterion)
+    (net, BUDGETED[(i + j) % len(BUDGETED)], criterion)
     for i, net in enumerate(NETS)
     for j, criterion in enumerate(CRITERIA.names())
 ]
@@ -95,7 +95,7 @@ def test_every_scope_and_criterion_can_be_applied_and_verified(net, scope, crite
 
 
 @pytest.mark.parametrize("criterion", ["l2", "taylor", "random"])
-@pytest.mark.parametrize("scope", POLICIES.names())
+@pytest.mark.parametrize("scope", BUDGETED)
 @pytest.mark.parametrize("budget", [0.3, 0.5, 0.8])
 def test_resnet18_meets_its_budget_closely(scope, criterion, budget):
     model, structure = resnet()
@@ -103,7 +103,7 @@ def test_resnet18_meets_its_budget_closely(scope, criterion, budget):
     assert 0.99 * budget < share(made) <= budget
 
 
-@pytest.mark.parametrize("scope", POLICIES.names())
+@pytest.mark.parametrize("scope", BUDGETED)
 def test_resnet18_in_multiples_of_8_is_within_one_step(scope):
     model, structure = resnet()
     made = plan(model, structure, "l2", {"flops": 0.5}, scope, round_to=8)
@@ -120,7 +120,7 @@ def test_resnet18_in_multiples_of_8_is_within_one_step(scope):
     assert 0.97 * 0.5 < share(made) <= 0.5
 
 
-@pytest.mark.parametrize("scope", POLICIES.names())
+@pytest.mark.parametrize("scope", BUDGETED)
 def test_resnet18_is_applied_and_verified(scope):
     model, structure = resnet()
     inputs = torch.randn(1, 3, 64, 64)
@@ -137,7 +137,7 @@ def test_a_budget_is_written_in_many_ways(budget):
 
 
 def test_the_triples_hold_every_pair():
-    names = (NETS, POLICIES.names(), CRITERIA.names())
+    names = (NETS, BUDGETED, CRITERIA.names())
     for a, b in ((0, 1), (0, 2), (1, 2)):
         assert {(t[a], t[b]) for t in TRIPLES} == set(product(names[a], names[b]))
 
@@ -209,7 +209,7 @@ def test_the_weakest_unit_leaves_first():
     assert made.remove == {group.name: (unit,)}
 
 
-@pytest.mark.parametrize("scope", POLICIES.names())
+@pytest.mark.parametrize("scope", BUDGETED)
 def test_the_model_is_untouched(scope):
     model, structure = small("bottleneck")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import secateur as sc
-from policy_cases import NETS, choose, drawn, flops, structure_of, units_left
-from secateur.policies import POLICIES, Request
+from policy_cases import BUDGETED, NETS, choose, drawn, flops, structure_of, units_left
+from secateur.policies import Request
 from secateur.quantities import Quantity
 
 
-@pytest.mark.parametrize("name", POLICIES.names())
+@pytest.mark.parametrize("name", BUDGETED)
 @given(
     net=st.sampled_from(NETS),
     seed=st.integers(0, 99),
@@ -79,7 +79,7 @@ def test_no_unit_can_be_given_back(name, net, seed, share):
         assert structure.cost(fewer).flops > limit
 
 
-@pytest.mark.parametrize("name", POLICIES.names())
+@pytest.mark.parametrize("name", BUDGETED)
 @given(seed=st.integers(0, 99), share=st.floats(0.1, 0.9), round_to=st.sampled_from([4, 8]))
 def test_widths_are_multiples_where_groups_cross(name, seed, share, round_to):
     structure = structure_of("attention")
@@ -349,6 +349,19 @@ def least_loss(scores, structure, share) -> float:
     return best
 
 
+class TestIsomorphic(PolicyTests):
+    name = "isomorphic"
+
+    def test_groups_of_one_topology_are_one_ranking(self):
+        """Two layers that are built alike: as ``global`` without a scale."""
+        structure = structure_of("wide")
+        scores = drawn(structure, 0)
+        request = Request(flops(0.5), normalise="none")
+        assert self.choose(scores, structure, request) == choose(
+            "global", scores, structure, request
+        )
+
+
 class TestGlobal(PolicyTests):
     name = "global"
 
@@ -419,4 +432,4 @@ def test_the_least_share_is_exact():
 
 
 def test_every_policy_is_tested():
-    assert {cls.name for cls in PolicyTests.__subclasses__()} == set(POLICIES.names())
+    assert {cls.name for cls in PolicyTests.__subclasses__()} == set(BUDGETED)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from secateur.config import UNBUDGETED
 from secateur.errors import InputError
 from secateur.planning import PruningPlan, StructureLike, describe
 from secateur.policies import POLICIES, Request
@@ -57,6 +58,7 @@ def plan(
     normalise: str | None = None,
     latency: Latency | None = None,
     branches: bool = False,
+    threshold: float | None = None,
 ) -> PruningPlan:
     """The plan that removes the units worth least, as few as the budget asks for.
 
@@ -66,7 +68,10 @@ def plan(
                -> at most this much; all that are given hold. A fraction of dense (0.5, "0.5x",
                "50%"), a count ("300M"), a size ("20MB") or a time ("12ms"). May be empty where
                ``layers`` gives ratios.
-    scope:     ``global``, ``local`` or ``uniform``: how the cut is spread over the groups.
+    scope:     ``global``, ``local``, ``uniform``, ``isomorphic`` or ``knapsack``: how the cut is
+               spread over the groups; or, without a budget, ``threshold`` (what scores at most so
+               much leaves), ``energy`` (what holds so much of the squared scores stays) or
+               ``natural-break``.
     data:      (inputs, targets) batches, or ``Data``, of whose train split a random 8 batches of
                64 are read; for criteria that need gradients.
     loss:      (outputs, targets) -> scalar; cross-entropy or mean squared error by default.
@@ -78,6 +83,7 @@ def plan(
     latency:   from ``secateur.latency``, for a budget of it: predicted seconds hold the budget.
     branches:  whether what is added to a skip path may leave whole, with the criterion ``obs`` and
                the scope ``knapsack``; ``apply`` then returns a graph.
+    threshold: of the scopes ``threshold`` and ``energy``; see ``secateur.policies``.
     Errors: BudgetError with the smallest cost in reach; InputError for values that cannot be
     used; PlanMismatch where the structure is of another model.
     """
@@ -99,8 +105,12 @@ def plan(
         losses = _losses(model, structure, {}, given, seed, branches)
         statistics = replace(statistics, losses=losses)
     rules = resolve(layers or {}, structure, model)
-    scale = normalise or normaliser_of(judge)
-    request = request_of(tensor_bytes(budget, structure, model), round_to, floor, rules, scale)
+    scale = normalise or normaliser_of(judge, scope)
+    if scope in UNBUDGETED and budget is HALF:
+        budget = {}
+    request = request_of(
+        tensor_bytes(budget, structure, model), round_to, floor, rules, scale, scope, threshold
+    )
     if "latency" in request.budgets and latency is None:
         raise InputError(
             "a budget of latency needs the times of this machine: give latency=secateur.latency("
@@ -112,7 +122,7 @@ def plan(
         if round_to == 1:
             request = replace(request, grains=latency.grains(structure))
     remove = choose(judge, structure, statistics, request, scope, costs)
-    why = {
+    why: dict[str, Any] = {
         "criterion": _name(criterion),
         "scope": scope,
         "budget": {kind: str(amount) for kind, amount in request.budgets.items()},
@@ -122,6 +132,11 @@ def plan(
         "seed": seed,
         "normalise": request.normalise,
     }
+    if threshold is not None:
+        why["threshold"] = threshold
+    if scope == "natural-break":
+        held = (*remove, *rules.kept)
+        why["no_break"] = [group.name for group in structure.groups if group.name not in held]
     return describe(structure, remove, type(model).__name__, why)
 
 
@@ -167,6 +182,8 @@ def judge_next(
     seed: int,
     normalise: str | None,
     branches: bool = False,
+    scope: str = "",
+    threshold: float | None = None,
 ) -> Judged:
     """Scores on the model as it is now, after ``removed`` has left it.
 
@@ -198,7 +215,7 @@ def judge_next(
     gradients = {name: [slot[name] for slot in slots] for name in (slots[0] if slots else {})}
     request = request_for(
         structure, dense, budget, round_to=round_to, floor=floor, min_share=min_share,
-        layers=layers, criterion=judge, normalise=normalise,
+        layers=layers, criterion=judge, normalise=normalise, scope=scope, threshold=threshold,
     )  # fmt: skip
     request = replace(request, removed=removed)
     statistics = Statistics(tensors, gradients, generator, losses)

@@ -78,6 +78,7 @@ class TargetSection(Section):
         return found
 
 
+UNBUDGETED = ("threshold", "energy", "natural-break")  # scopes that cut at a threshold
 NOISE = "noise"  # of pruning.calibrate; everything else is a data spec
 
 
@@ -85,7 +86,11 @@ class PruningSection(Section):
     """What goes. ``layers`` maps a name, a glob or ``type:NAME`` to a share, or to ``keep``."""
 
     criterion: str = ""
-    scope: Literal["", "global", "local", "uniform", "knapsack"] = ""
+    scope: Literal[
+        "", "global", "local", "uniform", "isomorphic", "knapsack", "threshold", "energy",
+        "natural-break",
+    ] = ""  # fmt: skip
+    threshold: float | None = None
     normalise: Literal["mean", "max", "sum", "size", "none"] | None = None
     round_to: int = Field(default=1, ge=1)
     floor: int = Field(default=1, ge=1)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from secateur.config import UNBUDGETED
 from secateur.criteria import CRITERIA
 from secateur.errors import BudgetError, InputError
 from secateur.measure.sizes import count_bytes
@@ -32,12 +33,15 @@ def request_for(
     layers: Mapping[str, Rule],
     criterion: str | Criterion,
     normalise: str | None,
+    scope: str = "",
+    threshold: float | None = None,
 ) -> Request:
     """What a recipe asks of a policy. Errors: InputError, as ``plan``."""
     rules = resolve(layers, structure, model)
-    scale = normalise or normaliser_of(judge_of(criterion))
+    scale = normalise or normaliser_of(judge_of(criterion), scope)
     budget = tensor_bytes(budget, structure, model)
-    return replace(request_of(budget, round_to, floor, rules, scale), share=min_share)
+    request = request_of(budget, round_to, floor, rules, scale, scope, threshold)
+    return replace(request, share=min_share)
 
 
 def judge_of(criterion: str | Criterion) -> Criterion:
@@ -45,9 +49,11 @@ def judge_of(criterion: str | Criterion) -> Criterion:
     return CRITERIA.get(criterion)() if isinstance(criterion, str) else criterion
 
 
-def normaliser_of(criterion: Criterion) -> str | None:
-    """Losses of different groups are compared as they are."""
-    return "none" if "losses" in criterion.needs else None
+def normaliser_of(criterion: Criterion, scope: str = "") -> str | None:
+    """Losses of different groups are compared as they are, and so are scores with a threshold and
+    those of groups that are built alike."""
+    plain = "losses" in criterion.needs or scope in (*UNBUDGETED, "isomorphic")
+    return "none" if plain else None
 
 
 def tensor_bytes(
@@ -76,6 +82,8 @@ def request_of(
     floor: int | float,
     rules: Rules,
     normalise: str | None,
+    scope: str = "",
+    threshold: float | None = None,
 ) -> Request:
     """The request of a budget and rules. Errors: InputError."""
     if not isinstance(budget, Mapping):
@@ -91,7 +99,12 @@ def request_of(
             )
         else:
             raise InputError(unknown("budget", str(kind), KINDS))
-    if not budgets and not rules.ratios:
+    if scope and scope not in UNBUDGETED and threshold is not None:
+        raise InputError(
+            f"the scope {scope!r} cuts until a budget holds and has no threshold; leave "
+            f"{threshold} out, or take one of the scopes {', '.join(UNBUDGETED)}"
+        )
+    if not budgets and not rules.ratios and scope not in UNBUDGETED:
         raise InputError("budget is empty; give flops or params, such as {'flops': 0.5}")
     share = isinstance(floor, float) and floor < 1
     if share and not floor > 0:
@@ -104,4 +117,5 @@ def request_of(
         rules.ratios,
         rules.kept,
         normalise or "mean",
+        threshold=threshold,
     )

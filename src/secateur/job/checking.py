@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from secateur.config import Recipe, SearchSection
+from secateur.config import UNBUDGETED, Recipe, SearchSection
 from secateur.criteria import CRITERIA
 from secateur.errors import InputError
 from secateur.exporters import EXPORTERS
@@ -35,6 +35,7 @@ def check_recipe(recipe: Recipe) -> None:
                 f"{recipe.pruning.scope!r} and compensate {recipe.pruning.compensate}; give data, "
                 "and leave the two open"
             )
+    _check_threshold(recipe)
     if recipe.search is not None:
         _check_workers(recipe.search, recipe)
     if recipe.latency is not None:
@@ -56,6 +57,26 @@ def check_recipe(recipe: Recipe) -> None:
         raise InputError(
             f"max_drop of {recipe.max_drop} cannot be checked without data; give data, or leave "
             "it out"
+        )
+
+
+def _check_threshold(recipe: Recipe) -> None:
+    scope, threshold = recipe.pruning.scope, recipe.pruning.threshold
+    if scope in UNBUDGETED:
+        given = ", ".join(recipe.target.budgets())
+        if given:
+            raise InputError(
+                f"pruning.scope {scope!r} cuts at a threshold and keeps no budget, and the target "
+                f"asks for {given}; leave 'target' out, or take another scope"
+            )
+        if scope == "threshold" and threshold is None:
+            raise InputError(
+                "pruning.scope 'threshold' wants a number; give pruning.threshold, such as 0.01"
+            )
+    elif threshold is not None and scope:
+        raise InputError(
+            f"pruning.threshold is {threshold}, but pruning.scope {scope!r} cuts until a target "
+            f"holds; leave it out, or take one of the scopes {', '.join(UNBUDGETED)}"
         )
 
 

@@ -62,7 +62,7 @@ class Solver:
         request = request_for(
             self.structure, self.model, budget, round_to=pruning.round_to, floor=pruning.floor,
             min_share=pruning.min_share, layers=pruning.layers, criterion=pruning.criterion,
-            normalise=pruning.normalise,
+            normalise=pruning.normalise, scope=scope,
         )  # fmt: skip
         if "latency" in request.budgets and self.latency is None:
             raise InputError(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from secateur.config import TrainingSection
+from secateur.config import UNBUDGETED, TrainingSection
 from secateur.job import steps, trainings
 from secateur.job.sparsifying import STAGE, held, sparsified
 from secateur.job.work import Work
@@ -15,7 +15,7 @@ from secateur.job.work import Work
 def pruned(work: Work) -> None:
     """All steps of pruning, with the trainings between them."""
     recipe = work.recipe
-    if not recipe.target.budgets():
+    if not recipe.target.budgets() and recipe.pruning.scope not in UNBUDGETED:
         stage(work, "prune 1", "prune", lambda: steps.keep(work))
         return
     for step in range(1, recipe.pruning.steps + 1):

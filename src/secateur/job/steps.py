@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -79,6 +80,8 @@ def prune(work: Work, step: int) -> dict[str, Any]:
             normalise=pruning.normalise,
             seed=recipe.seed + step,
             branches=pruning.branches,
+            scope=pruning.scope,
+            threshold=pruning.threshold,
         )
 
     judged = judge(dense if before is None else work.model(), dense, removed)
@@ -87,6 +90,8 @@ def prune(work: Work, step: int) -> dict[str, Any]:
         work, step, dense, judged, given, classes, lambda model, gone: judge(model, model, gone)
     )
     remove = widths.remove
+    if pruning.scope == "natural-break":
+        notes += no_break(judged.scores, remove)
     clock.lap("allocate")
     why = {
         "criterion": pruning.criterion,
@@ -138,6 +143,17 @@ def prune(work: Work, step: int) -> dict[str, Any]:
         "surgery": origin_of(result).kind,
         "notes": notes,
     }
+
+
+def no_break(scores: Mapping[str, Any], remove: Removal) -> list[str]:
+    """A sentence on the groups whose scores have no natural break; none where all have one."""
+    whole = [name for name in scores if name not in remove]
+    if not whole:
+        return []
+    return [
+        f"the scores of {len(whole)} of {len(scores)} groups have no natural break, and they lose "
+        f"nothing: {', '.join(whole)}"
+    ]
 
 
 def keep(work: Work) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from secateur.config import Recipe, TargetSection
+from secateur.config import UNBUDGETED, Recipe, TargetSection
 from secateur.errors import InputError
 from secateur.job.listening import Listener, Silent
 from secateur.job.stages import cut, pruned, stage, trained
@@ -79,7 +79,8 @@ class Trials:
         recipe = self.strategies.recipe(point)
         base = self.base_of(recipe)
         recipe = self._rebased(recipe, base)
-        if not recipe.target.budgets() and recipe.sparsity is None and recipe.finetune is None:
+        idle = not recipe.target.budgets() and recipe.pruning.scope not in UNBUDGETED
+        if idle and recipe.sparsity is None and recipe.finetune is None:
             return Outcome(self._measured(base, base.dense, {}), (), True)
         place = self.place(point)
         shutil.rmtree(place, ignore_errors=True)

@@ -147,6 +147,9 @@ class TimedStructure:
     def part(self) -> str:
         return self.structure.part
 
+    def uses(self, tensor: str) -> tuple[str, ...]:
+        return self.structure.uses(tensor)
+
     def cost(self, remove: Removal) -> TimedCost:
         """Parameters, FLOPs, bytes and seconds after a removal."""
         cost = self.structure.cost(remove)

@@ -31,6 +31,7 @@ class Request:
     normalise: how scores of groups are made comparable, where a policy compares them: divided by
                the group's ``mean``, ``max`` or ``sum``, by the ``size`` of a unit in weights, or
                not at all (``none``).
+    threshold: of the policies that cut at one: a score, or the share of energy that stays.
     removed:   group -> units that left earlier: they stay removed and are part of the answer.
     Raises InputError for values out of these ranges.
     """
@@ -44,6 +45,7 @@ class Request:
     normalise: str = "mean"
     removed: Mapping[str, Sequence[int]] = field(default_factory=dict)
     grains: Mapping[str, int] = field(default_factory=dict)
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         for kind in self.budgets:

@@ -137,6 +137,19 @@ class Structure:
     def _ledgers(self) -> dict[Dropped, Ledger]:
         return {NOTHING: Ledger.of(self.tracer, self.captured)}
 
+    def uses(self, tensor: str) -> tuple[str, ...]:
+        """Names of the operations that read a tensor in the eval graph, sorted; () for none."""
+        return self._uses.get(self.aliases.get(tensor, tensor), ())
+
+    @cached_property
+    def _uses(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, list[str]] = {}
+        for node in self.captured.module.graph.nodes:
+            if node.op == "get_attr":
+                name = self.aliases.get(str(node.target), str(node.target))
+                found.setdefault(name, []).extend(str(user.target) for user in node.users)
+        return {name: tuple(sorted(operations)) for name, operations in found.items()}
+
     def explain(self, tensor: str, i: int, j: int, dim: int = 0) -> Trail:
         """Through which operations indices i and j of a dimension came to leave together."""
         tensor = self.aliases.get(tensor, tensor)
