@@ -18,10 +18,10 @@ import secateur
 FLOORS = {
     0: "errors registry quantities protocols places",
     1: "structure",
-    2: "journal planning surgery masking verification repair measure runtimes training",
-    3: "criteria policies granularities schedules regularisers searching metrics sources exporters "
+    2: "journal planning surgery masking verification repair measure runtimes training schedules",
+    3: "criteria policies granularities regularisers during searching metrics sources exporters "
     "reports",
-    4: "job config choosing requesting predicting refining boundary",
+    4: "job config choosing requesting predicting refining boundary pruner integrations",
     5: "cli dashboard __init__ __main__",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class EpochReport:
     learning_rate: of the last update.
     seconds: of the whole epoch with its validation; after a resume the time of both parts.
     best:    whether it was better than all epochs before.
+    details: numbers of methods that took part, such as a share of zeros.
     """
 
     epoch: int
@@ -42,17 +45,22 @@ class EpochReport:
     samples: int
     seconds: float
     best: bool
+    details: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class History:
     """All epochs of a training, those before a resume included.
 
-    kept: the epoch whose weights the model has now, from 1; the last one where no metric chose.
+    kept:   the epoch whose weights the model has now, from 1; the last one where no metric chose.
+    masks:  of what methods hold at zero: parameter -> bool, True where an element stays.
+    remove: units that methods chose, and that are zero: group -> numbers.
     """
 
     epochs: tuple[EpochReport, ...]
     kept: int
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+    remove: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -62,4 +70,4 @@ class History:
     @property
     def kept_report(self) -> EpochReport:
         """The report of the epoch whose weights the model has now."""
-        return self.epochs[self.kept - 1]
+        return next(report for report in self.epochs if report.epoch == self.kept)

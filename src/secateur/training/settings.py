@@ -23,6 +23,10 @@ class FinetuneSettings:
     """How a model is fine-tuned; equal settings, data and seed give equal weights on a CPU.
 
     epochs, batch_size: at least 1; a last batch of one sample is left out.
+    begin_at:         epochs that count as done: the schedule and the order of samples go on there.
+    accumulate:       batches whose gradients make one update, weighted by their samples: without
+                      batch norm the update of one large batch. What is left at an epoch's end is
+                      an update too.
     optimizer:        sgd, adam or adamw.
     learning_rate:    the highest of the schedule.
     momentum:         of sgd; the first beta of adam and adamw.
@@ -44,6 +48,8 @@ class FinetuneSettings:
 
     epochs: int = 10
     batch_size: int = 128
+    begin_at: int = 0
+    accumulate: int = 1
     optimizer: Optimizer = "sgd"
     learning_rate: float = 0.01
     momentum: float = 0.9
@@ -63,10 +69,15 @@ class FinetuneSettings:
     checkpoint_every: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "checkpoint_every"):
+        for name in ("epochs", "batch_size", "accumulate", "checkpoint_every"):
             value = getattr(self, name)
             if value is not None and (value < 1 or value != int(value)):
                 raise InputError(f"{name} is {value}; give a whole number from 1 up")
+        if not 0 <= self.begin_at < self.epochs or self.begin_at != int(self.begin_at):
+            raise InputError(
+                f"begin_at is {self.begin_at} of {self.epochs} epochs; give a whole number from 0 "
+                "to below that"
+            )
         optimizers.check(self.optimizer, self.learning_rate, self.momentum, self.weight_decay)
         rate_factor(self.schedule, 0.0, self.warmup)
         if not 0 <= self.label_smoothing < 1:

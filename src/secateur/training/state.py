@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import nn
 
 from secateur.errors import InputError
 from secateur.training.checkpoints import read_checkpoint, write_checkpoint
+from secateur.training.extensions import Extension, Kept, described
 from secateur.training.history import EpochReport
 from secateur.training.randomness import capture, put_back
 from secateur.training.stepping import Stepper
@@ -26,6 +28,7 @@ class TrainingState:
     """What changes while a model is trained, besides the model, optimizer and scaler themselves.
 
     epoch, batch: how many are done; batch counts within the epoch.
+    closed:       whether extensions know that the epoch under way is over.
     loss_sum:     of the samples of this epoch so far: float64 scalar on the device.
     seconds:      of this epoch so far.
     generator:    draws the augmentation.
@@ -38,6 +41,7 @@ class TrainingState:
     loss_sum: torch.Tensor
     epoch: int = 0
     batch: int = 0
+    closed: bool = False
     samples: int = 0
     seconds: float = 0.0
     reports: list[EpochReport] = field(default_factory=list)
@@ -64,8 +68,16 @@ def save_state(path: Path, state: TrainingState) -> None:
     tensors |= _prefixed("best", state.best) | _prefixed("random", random_tensors)
     tensors["random/augmentation"] = state.generator.get_state()
     optimizer_tensors, optimizer_values = _pack_optimizer(stepper)
+    values = []
+    for place, (extension, generator) in enumerate(_taking_part(stepper)):
+        kept = extension.keep()
+        tensors |= _prefixed(f"extension{place}", kept.tensors)
+        tensors[f"extension{place}_generator"] = generator.get_state()
+        values.append(dict(kept.values))
     document = {
-        "position": {"epoch": state.epoch, "batch": state.batch},
+        "position": {"epoch": state.epoch, "batch": state.batch, "closed": state.closed},
+        "methods": described(stepper.methods),
+        "extensions": values,
         "settings": asdict(stepper.settings),
         "data_size": state.data_size,
         "device": stepper.device.type,
@@ -98,7 +110,13 @@ def load_state(path: Path, state: TrainingState) -> None:
     if document["device"] == stepper.device.type:
         state.generator.set_state(random_tensors["augmentation"])
     put_back(random_tensors, document["random"], stepper.device)
+    for place, (extension, generator) in enumerate(_taking_part(stepper)):
+        kept = {n: t.to(stepper.device) for n, t in _group(tensors, f"extension{place}").items()}
+        extension.take_up(Kept(kept, document["extensions"][place]))
+        if document["device"] == stepper.device.type:
+            generator.set_state(tensors[f"extension{place}_generator"])
     state.epoch, state.batch = document["position"]["epoch"], document["position"]["batch"]
+    state.closed = document["position"].get("closed", False)
     state.loss_sum.fill_(document["loss_sum"])
     state.samples, state.seconds = document["samples"], document["seconds"]
     state.reports = [EpochReport(**report) for report in document["reports"]]
@@ -117,6 +135,12 @@ def _check(path: Path, document: Mapping[str, Any], tensors: Tensors, state: Tra
                 f"{path} was written with {name} {theirs.get(name)}, and the settings say "
                 f"{ours.get(name)}; {advice}"
             )
+    methods = json.loads(json.dumps(described(state.stepper.methods)))
+    if document.get("methods", []) != methods:
+        raise InputError(
+            f"{path} was written with the methods {document.get('methods', [])}, and this training "
+            f"has {methods}; {advice}"
+        )
     if document["data_size"] != state.data_size:
         raise InputError(
             f"{path} was written with {document['data_size']} samples, and the data set has "
@@ -134,6 +158,10 @@ def _check(path: Path, document: Mapping[str, Any], tensors: Tensors, state: Tra
 
 def _kind(tensor: torch.Tensor) -> str:
     return f"{list(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _taking_part(stepper: Stepper) -> list[tuple[Extension, torch.Generator]]:
+    return list(zip(stepper.extensions, stepper.generators, strict=True))
 
 
 def _pack_optimizer(stepper: Stepper) -> tuple[Tensors, dict[str, dict[str, Any]]]:

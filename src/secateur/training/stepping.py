@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,8 +14,11 @@ from torch import nn
 
 from secateur.errors import InputError
 from secateur.structure.copying import copied
+from secateur.structure.structure import Structure
 from secateur.training.devices import device_of, synchronize
 from secateur.training.distillation import distillation_loss
+from secateur.training.extensions import Batch as Answered
+from secateur.training.extensions import Extension, Method, Moment, begin_all
 from secateur.training.layouts import channels_last, with_safe_layout
 from secateur.training.loading import Batch, forward, move
 from secateur.training.losses import Loss, default_loss
@@ -34,6 +37,7 @@ class Stepper:
     precision: what autocast computes in; None where it is off.
     scaler:    scales the loss so that fp16 gradients do not vanish; does nothing otherwise.
     masks:     parameters whose elements stay zero where the mask is.
+    methods:   settings of the extensions, each of which has a generator of its own.
     """
 
     model: nn.Module
@@ -45,6 +49,9 @@ class Stepper:
     scaler: torch.amp.GradScaler  # type: ignore[name-defined]
     teacher: nn.Module | None = None
     masks: tuple[tuple[nn.Parameter, torch.Tensor], ...] = ()
+    methods: tuple[Method, ...] = ()
+    extensions: tuple[Extension, ...] = ()
+    generators: tuple[torch.Generator, ...] = ()
 
 
 def make_stepper(
@@ -53,10 +60,13 @@ def make_stepper(
     loss: Loss | None = None,
     teacher: nn.Module | None = None,
     masks: Mapping[str, torch.Tensor] | None = None,
+    methods: Sequence[Method] = (),
+    structure: Structure | None = None,
 ) -> Stepper:
     """A stepper for a model where it stands.
 
-    masks: by the names of parameters, True where an element is trained.
+    masks:   by the names of parameters, True where an element is trained.
+    methods: what takes part in every update; ``structure`` is for those that work on units.
     Errors: InputError for a model without parameters, and for masks of no parameter or shape.
     """
     device = device_of(model)
@@ -72,37 +82,73 @@ def make_stepper(
     scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
     loss = loss or partial(default_loss, label_smoothing=settings.label_smoothing)
     held = placed(model, masks or {}, device)
-    return Stepper(model, optimizer, loss, settings, device, precision, scaler, teacher, held)
+    extensions, generators = begin_all(
+        methods, model, optimizer, structure, settings.seed, device
+    )  # fmt: skip
+    return Stepper(
+        model, optimizer, loss, settings, device, precision, scaler, teacher, held, tuple(methods),
+        extensions, generators,
+    )  # fmt: skip
 
 
-def compute_loss(stepper: Stepper, inputs: Any, targets: Any) -> torch.Tensor:
-    """The loss of one batch with its graph: a scalar."""
-    distill = stepper.settings.distill
+def compute_loss(
+    stepper: Stepper, inputs: Any, targets: Any, at: Moment | None = None
+) -> torch.Tensor:
+    """The loss of one batch with its graph: a scalar; with penalties where ``at`` says when."""
     enabled = stepper.precision is not None
     if stepper.settings.channels_last:
         inputs = channels_last(inputs)
     with torch.autocast(stepper.device.type, dtype=stepper.precision, enabled=enabled):
         outputs = forward(stepper.model, inputs)
-        if stepper.teacher is None or distill is None:
-            return stepper.loss(outputs, targets)
-        with torch.no_grad():
-            taught = forward(stepper.teacher, inputs)
-        taught_loss = distillation_loss(outputs, taught, targets, distill.temperature)
-        if distill.alpha == 1:
-            return taught_loss
-        own = stepper.loss(outputs, targets)
-        return (1 - distill.alpha) * own + distill.alpha * taught_loss
+        loss = _data_loss(stepper, inputs, targets, outputs)
+        if at is not None:
+            for extension in stepper.extensions:
+                more = extension.penalty(at, Answered(inputs, targets, outputs))
+                loss = loss if more is None else loss + more
+    return loss
 
 
-def update(stepper: Stepper, loss: torch.Tensor) -> None:
-    """Gradients of ``loss``, and one step of the optimizer."""
+def _data_loss(stepper: Stepper, inputs: Any, targets: Any, outputs: Any) -> torch.Tensor:
+    distill = stepper.settings.distill
+    if stepper.teacher is None or distill is None:
+        return stepper.loss(outputs, targets)
+    with torch.no_grad():
+        taught = forward(stepper.teacher, inputs)
+    taught_loss = distillation_loss(outputs, taught, targets, distill.temperature)
+    if distill.alpha == 1:
+        return taught_loss
+    own = stepper.loss(outputs, targets)
+    return (1 - distill.alpha) * own + distill.alpha * taught_loss
+
+
+def prepare(stepper: Stepper, at: Moment | None = None) -> None:
+    """Before the passes of an update: no gradients, weights as extensions want them."""
     stepper.optimizer.zero_grad(set_to_none=True)
+    if at is not None:
+        for extension in stepper.extensions:
+            extension.before_forward(at)
+
+
+def backward(stepper: Stepper, loss: torch.Tensor) -> None:
+    """Add the gradients of ``loss`` to those of the update."""
     stepper.scaler.scale(loss).backward()
-    if stepper.settings.gradient_clip is not None:
+
+
+def step(stepper: Stepper, at: Moment | None = None) -> None:
+    """One step of the optimizer along the gradients that are there."""
+    clip = stepper.settings.gradient_clip
+    if clip is not None or stepper.extensions:
         stepper.scaler.unscale_(stepper.optimizer)
-        nn.utils.clip_grad_norm_(stepper.model.parameters(), stepper.settings.gradient_clip)
+    if at is not None:
+        for extension in reversed(stepper.extensions):
+            extension.after_backward(at)
+    if clip is not None:
+        nn.utils.clip_grad_norm_(stepper.model.parameters(), clip)
     stepper.scaler.step(stepper.optimizer)
     stepper.scaler.update()
+    if at is not None:
+        for extension in stepper.extensions:
+            extension.after_step(at)
     hold(stepper.masks)  # momentum and decay move what no gradient moves
 
 
@@ -139,7 +185,9 @@ def time_step(
         while len(seconds) < warmup + repeats:
             synchronize(stepper.device)
             began = time.perf_counter()
-            update(stepper, compute_loss(stepper, inputs, targets))
+            prepare(stepper)
+            backward(stepper, compute_loss(stepper, inputs, targets))
+            step(stepper)
             synchronize(stepper.device)
             seconds.append(time.perf_counter() - began)
             if sum(seconds) > most and len(seconds) >= LEAST[0] + LEAST[1]:
