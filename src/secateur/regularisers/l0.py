@@ -1,0 +1,212 @@
+"""L0: gates on units that learn to close."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import TrainingError
+from secateur.regularisers import regulariser
+from secateur.regularisers._gates import decided, gate_entropy, open_probability, sampled
+from secateur.regularisers._weights import from_zero, positive, share
+from secateur.structure.groups import Member
+from secateur.training.extensions import Extension, Kept, Moment, Scene
+from secateur.training.removing import Removing, parameter_masks
+from secateur.training.units import along, lowest_units, slices
+
+LARGEST = 4.6  # of |log alpha|: a gate can always come back
+SPREAD = 0.01  # of log alpha at the start, so that no two gates are alike
+
+
+@regulariser("l0")
+@dataclass(frozen=True)
+class L0:
+    """The number of units that are not zero is penalised, by hard-concrete gates, one a unit.
+
+    A gate z in [0, 1] multiplies what reads its unit. The expected share of open gates
+    E = mean sigma(log alpha - beta log(-gamma / zeta)) is led to 1 - remove by a Lagrangian,
+    n (lambda_1 (E - t) + lambda_2 (E - t)^2) with t going down from 1 along a line and both lambdas
+    rising with the violation. At the share ``until`` of the training the gates are decided: exactly
+    ``round(remove * n)`` of the n units leave, gates of the others are folded into the weights,
+    and the rest of the training has neither gates nor noise.
+    remove:        share of all units that leaves.
+    learning_rate: of log alpha, by adam. rise: how fast the lambdas rise.
+    entropy:       weight of the gates' entropy, to decide them earlier; below 0 to keep them open.
+    tolerance:     share of the units that may be open when they are decided to leave.
+    Louizos et al., ICLR 2018; the Lagrangian as in Xia et al., "CoFi", ACL 2022.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"structure"})
+    remove: float = 0.5
+    until: float = 0.7
+    learning_rate: float = 0.05
+    rise: float = 0.05
+    entropy: float = 0.0
+    tolerance: float = 0.05
+
+    def begin(self, scene: Scene) -> Extension:
+        """Errors: InputError for numbers out of range, and without a structure."""
+        share("l0", remove=self.remove)
+        positive("l0", until=self.until, learning_rate=self.learning_rate, rise=self.rise)
+        from_zero("l0", tolerance=self.tolerance)
+        return _Gated(self, scene)
+
+
+class _Gated(Removing):
+    def __init__(self, settings: L0, scene: Scene) -> None:
+        super().__init__(scene, "l0")
+        self.settings, self.generator = settings, scene.generator
+        self.gated = {
+            group.name: members
+            for group in self.structure.groups
+            if (members := [m for m in slices(group, ("in",)) or slices(group, ("out",))
+                            if m.tensor in self.parameters])
+        }  # fmt: skip
+        self.sizes = [self.structure.group(name).size for name in self.gated]
+        noise = torch.randn(sum(self.sizes), generator=scene.generator, device=scene.device)
+        self.log_alpha = nn.Parameter(2.5 + SPREAD * noise)
+        self.optimizer = torch.optim.Adam([self.log_alpha], lr=settings.learning_rate)
+        self.linear, self.quadratic, self.fixed = 0.0, 0.0, False
+        self.factors: dict[str, Tensor] = {}
+        self.masks: dict[str, Tensor] = {}
+        self._lowest()  # a share that cannot leave is refused now
+
+    def before_forward(self, at: Moment) -> None:
+        if self.fixed:
+            return
+        shape, device = self.log_alpha.shape, self.generator.device
+        uniform = torch.rand(shape, generator=self.generator, device=device)
+        self.factors = self._factors(sampled(self.log_alpha, uniform))
+        self.exchange.put(self._scaled(self.factors))
+
+    def after_backward(self, at: Moment) -> None:
+        if self.fixed:
+            return
+        self.exchange.back()
+        gradients = {}
+        for name, factor in self.factors.items():
+            parameter = self.parameters[name]
+            if parameter.grad is None:
+                continue
+            by_factor = (parameter.grad * parameter.detach()).sum_to_size(factor.shape)
+            gradients[name] = by_factor.to(factor.dtype)
+            parameter.grad.mul_(factor.detach().to(parameter.grad.dtype))
+        self.optimizer.zero_grad()
+        torch.autograd.backward(
+            [*(self.factors[name] for name in gradients), self._lagrangian(at)],
+            [*gradients.values(), None],
+        )
+        self.optimizer.step()
+        with torch.no_grad():
+            self.log_alpha.clamp_(-LARGEST, LARGEST)
+        self.factors = {}
+        excess = self._excess(at).item()
+        self.linear += self.settings.rise * excess
+        self.quadratic += self.settings.rise * excess**2
+
+    def after_step(self, at: Moment) -> None:
+        if not self.fixed and at.progress >= self.settings.until:
+            self._decide()
+        with torch.no_grad():
+            for name, mask in self.masks.items():
+                self.parameters[name].masked_fill_(~mask, 0)
+
+    def settled(self, at: Moment) -> bool:
+        return self.fixed
+
+    def choose(self) -> dict[str, tuple[int, ...]]:
+        return self.remove if self.fixed else {}
+
+    def values(self) -> dict[str, Tensor]:
+        if self.fixed:
+            return {}
+        scaled = self._scaled(self._factors(decided(self.log_alpha.detach())))
+        names = {parameter: name for name, parameter in self.parameters.items()}
+        return {names[parameter]: value for parameter, value in scaled.items()}
+
+    def keep(self) -> Kept:
+        adam = self.optimizer.state.get(self.log_alpha, {})
+        tensors = {"log_alpha": self.log_alpha.detach(), **adam}
+        multipliers = {"linear": self.linear, "quadratic": self.quadratic, "fixed": self.fixed}
+        return Kept(tensors, {**super().keep().values, **multipliers})
+
+    def take_up(self, kept: Kept) -> None:
+        super().take_up(kept)
+        with torch.no_grad():
+            self.log_alpha.copy_(kept.tensors["log_alpha"])
+        adam = {name: tensor for name, tensor in kept.tensors.items() if name != "log_alpha"}
+        if adam:
+            self.optimizer.state[self.log_alpha] = adam
+        self.linear, self.quadratic = kept.values["linear"], kept.values["quadratic"]
+        self.fixed = kept.values["fixed"]
+        if self.fixed:
+            self.masks = parameter_masks(self.structure, self.remove, self.parameters)
+
+    def report(self) -> dict[str, float]:
+        log_alpha = self.log_alpha.detach()
+        return {
+            "gates_open_expected": float(open_probability(log_alpha).mean()),
+            "gates_closed": float((decided(log_alpha) == 0).double().mean()),
+            "l0_lambda": self.linear,
+        }
+
+    def _factors(self, gates: Tensor) -> dict[str, Tensor]:
+        """Parameter -> the product of the gates that act on it, one along each dimension."""
+        factors: dict[str, Tensor] = {}
+        for (_, members), z in zip(self.gated.items(), gates.split(self.sizes), strict=True):
+            for member in members:
+                factor = self._along(member, z)
+                known = factors.get(member.tensor)
+                factors[member.tensor] = factor if known is None else known * factor
+        return factors
+
+    def _along(self, member: Member, gates: Tensor) -> Tensor:
+        return along(member, gates, self.parameters[member.tensor])
+
+    def _scaled(self, factors: dict[str, Tensor]) -> dict[nn.Parameter, Tensor]:
+        return {
+            self.parameters[name]: self.parameters[name].detach() * factor.detach()
+            for name, factor in factors.items()
+        }
+
+    def _excess(self, at: Moment) -> Tensor:
+        way = min(1.0, 2 * at.progress / self.settings.until)  # the second half is for settling
+        return open_probability(self.log_alpha).mean() - (1 - self.settings.remove * way)
+
+    def _lagrangian(self, at: Moment) -> Tensor:
+        excess = self._excess(at)
+        size = self.log_alpha.numel()
+        penalty = size * (self.linear * excess + self.quadratic * excess.square())
+        if self.settings.entropy:
+            penalty = penalty + self.settings.entropy * gate_entropy(self.log_alpha)
+        return penalty
+
+    def _lowest(self) -> dict[str, tuple[int, ...]]:
+        parts = self.log_alpha.detach().split(self.sizes)
+        return lowest_units(dict(zip(self.gated, parts, strict=True)), self.settings.remove)
+
+    @torch.no_grad()
+    def _decide(self) -> None:
+        """Fold the gates, and zero what leaves. Errors: TrainingError where too many are open."""
+        gates = decided(self.log_alpha.detach())
+        remove = self._lowest()
+        leaving = torch.cat(
+            [
+                torch.isin(torch.arange(size), torch.tensor(remove.get(name, ()), dtype=torch.long))
+                for name, size in zip(self.gated, self.sizes, strict=True)
+            ]
+        ).to(gates.device)
+        still = int((gates[leaving] > 0).sum())
+        if still > self.settings.tolerance * len(gates):
+            raise TrainingError(
+                f"l0: gates left open: {still} of the {int(leaving.sum())} units that shall leave "
+                f"are open at {self.settings.until:.0%} of the training; train for longer, or give "
+                "a higher rise or learning_rate, or remove less"
+            )
+        for parameter, value in self._scaled(self._factors(gates)).items():
+            parameter.copy_(value)
+        self.remove, self.fixed = remove, True
+        self.masks = parameter_masks(self.structure, remove, self.parameters)

@@ -1,0 +1,48 @@
+"""Network slimming."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from secateur.regularisers import regulariser
+from secateur.regularisers._scales import Scaled
+from secateur.regularisers._weights import from_zero, share
+from secateur.training.extensions import Extension, Moment, Scene
+
+
+@regulariser("slimming")
+@dataclass(frozen=True)
+class Slimming:
+    """L1 on the scales of batch norms: units whose scale comes near zero can leave.
+
+    The penalty is weight * sum |gamma|, by proximal steps gamma <- sign(gamma) max(|gamma| -
+    rate * weight, 0), so that scales become exactly zero.
+    remove: share of the units that leaves when the training ends, those of the smallest mean
+            |gamma| over all groups; with 0 nothing does, and the criterion ``bn-scale`` may.
+    Liu et al., "Learning Efficient Convolutional Networks through Network Slimming", ICCV 2017.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"structure"})
+    weight: float = 1e-3
+    remove: float = 0.0
+
+    def begin(self, scene: Scene) -> Extension:
+        """Errors: InputError for numbers out of range, and where there are no batch norms."""
+        from_zero("slimming", weight=self.weight)
+        share("slimming", remove=self.remove)
+        return _Slimmed(self.weight, scene, self.remove)
+
+
+class _Slimmed(Scaled):
+    def __init__(self, weight: float, scene: Scene, remove: float) -> None:
+        super().__init__(scene, "slimming", remove)
+        self.weight = weight
+
+    @torch.no_grad()
+    def after_step(self, at: Moment) -> None:
+        amount = at.learning_rate * self.weight
+        for scale in self.vectors:
+            scale.copy_(scale.sign() * (scale.abs() - amount).clamp_min(0))
