@@ -12,6 +12,7 @@ from command_cases import secateur, write_recipe
 from secateur.config import load_recipe
 from secateur.errors import InputError
 from secateur.job.subjects import load_subject
+from secateur.masking.storing import load_masks
 from secateur.training.loop import finetune
 from secateur.training.masks import zero_masks
 from secateur.training.settings import FinetuneSettings
@@ -71,6 +72,123 @@ def test_two_of_four_without_a_target(place):
         counts = (weight.movedim(1, -1).reshape(-1, 4) != 0).sum(1)
         assert (counts == 2).all()
         assert (model.get_parameter("8.weight") != 0).all()
+
+
+def test_a_criterion_ranks_all_layers_together_and_masks_mix_with_removal(place):
+    metrics, (cut, final) = run(
+        place, "kernels", target={"flops": "0.6x"},
+        sparsity={"criterion": "l1", "granularity": "kernel", "zeros": 0.6, "keep": ["8"]},
+        finetune={"epochs": 2, "learning_rate": 0.05, "momentum": 0.9},
+    )  # fmt: skip
+    masks = load_masks(place / "kernels" / "steps" / "sparsify" / "masks.safetensors")
+    assert set(masks) == set(metrics["sparsity"]["zeros"]) == {"0.weight", "3.weight"}
+    assert metrics["after"]["flops"] < metrics["before"]["flops"]
+    kernels = sum(mask.shape[0] * mask.shape[1] for mask in masks.values())
+    gone = sum(int((~mask.flatten(2)).all(2).sum()) for mask in masks.values())
+    assert gone == round(0.6 * kernels)
+    for name, mask in masks.items():
+        assert torch.equal(mask.flatten(2).any(2), mask.flatten(2).all(2))
+        assert (cut.get_parameter(name)[mask] != 0).all()
+        for model in (cut, final):
+            assert (model.get_parameter(name)[~mask] == 0).all()
+    assert not torch.equal(cut.get_parameter("8.weight"), final.get_parameter("8.weight"))
+
+
+def test_two_of_four_on_every_row_survives_training_saving_and_loading(place):
+    """Of every layer whose inputs are a multiple of four; the run loads it from its folder."""
+    metrics, models = run(
+        place, "four", target={}, sparsity={"pattern": "2:4", "criterion": "l1"},
+        finetune={"epochs": 2, "learning_rate": 0.05, "momentum": 0.9},
+    )  # fmt: skip
+    assert set(metrics["sparsity"]["whole"]) == {"0.weight"}  # one channel
+    assert set(metrics["sparsity"]["zeros"]) == {"3.weight", "8.weight"}
+    before, after = (
+        {n: p for n, p in model.named_parameters() if n in metrics["sparsity"]["zeros"]}
+        for model in models
+    )
+    for name, weight in before.items():
+        rows = weight.detach().movedim(1, -1)
+        largest = rows.reshape(-1, 4).abs().topk(2).indices
+        for kept in (rows, after[name].detach().movedim(1, -1)):
+            assert ((kept.reshape(-1, 4) != 0).sum(1) == 2).all()
+            assert (kept.reshape(-1, 4).gather(1, largest) != 0).all()
+        assert not torch.equal(weight, after[name])
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "share"),
+    [
+        ({"threshold": 0.0}, 0.0),
+        ({"energy": 1.0}, 0.0),
+        ({"natural_break": True}, 0.0),
+        ({"total": 0.7}, 0.7),
+        ({"zeros": 0.5, "scope": "erk"}, None),
+        ({"zeros": 0.5, "scope": "local", "granularity": "block", "block": [2, 3]}, 0.5),
+    ],
+)
+def test_rules_of_a_criterion(place, sparsity, share):
+    name = "-".join(sparsity)
+    metrics, (cut, _) = run(place, name, target={}, sparsity={"criterion": "l1", **sparsity})
+    zeros = metrics["sparsity"]["zeros"]
+    gone = sum(int((cut.get_parameter(n) == 0).sum()) for n in zeros)
+    whole = sum(cut.get_parameter(n).numel() for n in zeros)
+    if "total" in sparsity:
+        assert metrics["after"]["nonzero"] == pytest.approx(
+            0.3 * metrics["before"]["nonzero"], abs=1
+        )
+    elif share is None:
+        assert gone == round(0.5 * whole) and zeros["8.weight"] == 0 < zeros["3.weight"]
+    else:
+        assert gone == pytest.approx(share * whole, abs=0)
+        assert ("block" in sparsity) == (metrics["sparsity"]["whole"] != {})
+
+
+def test_a_threshold_needs_no_target(place):
+    metrics, _ = run(
+        place, "cut", target={}, pruning={"scope": "energy", "criterion": "l2", "threshold": 0.8},
+        sparsity={"zeros": 0.3, "method": "magnitude"},
+    )  # fmt: skip
+    assert metrics["after"]["flops"] < metrics["before"]["flops"]
+    done = secateur(
+        place, "run", "cut.yaml", "--output", "same", "--set", "sparsity=null", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    alone = json.loads((place / "same" / "metrics.json").read_text())
+    assert alone["after"]["flops"] == metrics["after"]["flops"]
+    broken = {"criterion": "random", "scope": "natural-break"}
+    write_recipe(place, "none.yaml", data=DATA, target={}, pruning=broken)
+    done = secateur(place, "run", "none.yaml", "--output", "none", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads((place / "none" / "metrics.json").read_text())
+    assert any("have no natural break, and they lose nothing" in note for note in told["notes"])
+    assert told["after"]["flops"] == told["before"]["flops"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"pruning": {"scope": "threshold"}, "target": {}}, "wants a number"),
+        ({"pruning": {"scope": "threshold", "threshold": 0.1}}, "the target asks for flops"),
+        ({"pruning": {"scope": "global", "threshold": 0.1}}, "cuts until a target holds"),
+        ({"sparsity": {"criterion": "wnada"}}, "did you mean 'wanda'"),
+        ({"sparsity": {"criterion": "l1", "granularity": "kernle"}}, "did you mean 'kernel'"),
+        ({"sparsity": {"criterion": "l1", "method": "magnitude"}}, "both choose what leaves"),
+        ({"sparsity": {"criterion": "l1", "granularity": "block"}}, "their size"),
+        ({"sparsity": {"criterion": "l1", "block": [2, 2]}}, "granularity: block"),
+        ({"sparsity": {"criterion": "l1", "zeros": 0.5, "energy": 0.9}}, "zeros and energy"),
+        ({"sparsity": {"criterion": "l1", "pattern": "2:4", "granularity": "row"}}, "about single"),
+        ({"sparsity": {"criterion": "l1", "scope": "erk", "energy": 0.9}}, "give zeros or total"),
+        ({"sparsity": {"scope": "local"}}, "give sparsity.criterion"),
+        ({"sparsity": {"threshold": 0.1}}, "give sparsity.criterion"),
+        ({"sparsity": {"criterion": "fpgm"}, "target": {}}, "no single weights"),
+        ({"sparsity": {"criterion": "l1", "granularity": "block", "block": [5, 7]}, "target": {}},
+         "no weight of the model can be cut"),
+    ],
+)  # fmt: skip
+def test_what_a_criterion_cannot_do_is_said(place, changes, said):
+    write_recipe(place, "worse.yaml", data=DATA, **changes)
+    done = secateur(place, "run", "worse.yaml", "--output", f"worse-{len(str(changes))}")
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,33 +6,15 @@ import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from secateur.errors import InputError
-from secateur.quantities import Kind, Quantity, parse_quantity
-
-
-def _quantity(kind: Kind) -> Any:
-    """Text of a quantity, checked and written in its normal form."""
-
-    def checked(value: Any) -> str:
-        try:
-            return str(parse_quantity(value, kind))
-        except InputError as error:  # pydantic adds the place to a ValueError, and to no other
-            raise ValueError(str(error)) from error
-
-    return Annotated[str, BeforeValidator(checked)]
-
-
-class Section(BaseModel):
-    """Closed and frozen: a typing mistake is an error."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=()
-    )
+from secateur.quantities import Quantity, parse_quantity
+from secateur.sections.base import Section, quantity
+from secateur.sections.sparsity import SparsitySection
 
 
 class DataSection(Section):
@@ -59,10 +41,10 @@ class DataSection(Section):
 class TargetSection(Section):
     """Budgets, each a fraction of dense or an absolute value; all given ones hold at once."""
 
-    flops: _quantity("flops") | None = None  # type: ignore[valid-type]
-    params: _quantity("params") | None = None  # type: ignore[valid-type]
-    bytes: _quantity("bytes") | None = None  # type: ignore[valid-type]
-    latency: _quantity("latency") | None = None  # type: ignore[valid-type]
+    flops: quantity("flops") | None = None  # type: ignore[valid-type]
+    params: quantity("params") | None = None  # type: ignore[valid-type]
+    bytes: quantity("bytes") | None = None  # type: ignore[valid-type]
+    latency: quantity("latency") | None = None  # type: ignore[valid-type]
 
     def budgets(self) -> dict[str, Quantity]:
         """What is given, read."""
@@ -115,51 +97,6 @@ class PruningSection(Section):
         turn = compensate and criterion == "obs" if self.turn is None else self.turn
         chosen = {"criterion": criterion, "scope": scope, "compensate": compensate, "turn": turn}
         return self.model_copy(update=chosen)
-
-
-ROWS = ("obs", "wanda")  # methods that go weight by weight through a row
-
-
-class SparsitySection(Section):
-    """Which single weights of the pruned model are zeroed, and stay zero in the training after it.
-
-    pattern: ``unstructured``, or N:M, of which N of M neighbouring inputs stay. zeros: the share
-    of each layer that is zero; total: instead, the share of the dense model's parameters that is
-    gone at the end, removed or zero. block: rows and columns of blocks that leave whole. keep:
-    names and globs of layers that stay whole.
-    """
-
-    pattern: str = "unstructured"
-    zeros: float | None = Field(default=None, gt=0, lt=1)
-    total: float | None = Field(default=None, gt=0, lt=1)
-    method: Literal["obs", "wanda", "magnitude", "random", "sampled"] = "obs"
-    block: list[Annotated[int, Field(ge=1)]] = Field(
-        default_factory=lambda: [1, 1], min_length=2, max_length=2
-    )
-    keep: list[str] = Field(default_factory=list)
-
-    @model_validator(mode="after")
-    def _resolve(self) -> SparsitySection:
-        if self.pattern != "unstructured":
-            kept, _, of = self.pattern.partition(":")
-            if not (kept.isdigit() and of.isdigit() and 0 < int(kept) < int(of)):
-                raise ValueError(
-                    f"pattern is {self.pattern!r}; expected 'unstructured' or N:M with N < M, such "
-                    "as 2:4"
-                )
-            if self.zeros is not None or self.total is not None:
-                raise ValueError(f"the pattern {self.pattern} says how many are zero; leave out "
-                                 "zeros and total")  # fmt: skip
-        elif self.zeros is not None and self.total is not None:
-            raise ValueError("zeros and total are two ways to say it; give one")
-        elif self.zeros is None and self.total is None:
-            object.__setattr__(self, "zeros", 0.5)
-        if self.block != [1, 1] and (self.pattern != "unstructured" or self.method in ROWS):
-            raise ValueError(
-                "blocks are for the pattern 'unstructured' with the methods magnitude, random or "
-                f"sampled; here are {self.pattern!r} and {self.method!r}"
-            )
-        return self
 
 
 class SearchSection(Section):
@@ -257,7 +194,7 @@ class Recipe(Section):
     data: DataSection | None = None
     input: list[int] | None = None
     target: TargetSection = TargetSection()
-    max_drop: _quantity("drop") | None = None  # type: ignore[valid-type]
+    max_drop: quantity("drop") | None = None  # type: ignore[valid-type]
     metric: str = "accuracy"
     part: str = ""
     pruning: PruningSection = PruningSection()

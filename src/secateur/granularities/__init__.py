@@ -15,10 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from secateur.errors import InputError
-from secateur.masking import Cells
 from secateur.registry import Registry
+
+if TYPE_CHECKING:
+    from secateur.masking import Cells
 
 GRANULARITIES: Registry[Callable[..., Cells]] = Registry(
     "granularity", package="secateur.granularities"

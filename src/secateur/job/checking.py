@@ -9,6 +9,7 @@ from secateur.config import UNBUDGETED, Recipe, SearchSection
 from secateur.criteria import CRITERIA
 from secateur.errors import InputError
 from secateur.exporters import EXPORTERS
+from secateur.granularities import GRANULARITIES
 from secateur.metrics import METRICS
 from secateur.registry import Registry, unknown
 from secateur.runtimes import RUNTIMES, check_threads
@@ -110,6 +111,9 @@ def check_names(recipe: Recipe) -> None:
     _refuse_unknown(EXPORTERS, recipe.export)
     if recipe.pruning.criterion:  # open in a search of recipes
         _refuse_unknown(CRITERIA, [recipe.pruning.criterion])
+    if recipe.sparsity is not None and recipe.sparsity.criterion:
+        _refuse_unknown(CRITERIA, [recipe.sparsity.criterion])
+        _refuse_unknown(GRANULARITIES, [recipe.sparsity.granularity])
     if recipe.search is not None:
         _refuse_unknown(ALGORITHMS, [recipe.search.algorithm])
     if recipe.latency is not None:

@@ -15,25 +15,30 @@ from secateur.job.calibrating import calibration, is_foreign
 from secateur.job.clock import Clock
 from secateur.job.validating import described, validated
 from secateur.job.work import Work
+from secateur.masking.storing import apply_masks, load_masks, save_masks
+from secateur.masks import cuttable, element_masks, judge_of_elements
 from secateur.measure.sizes import count_params
+from secateur.protocols import LABELLED
 from secateur.repair.batch_norm import recalibrate
 from secateur.repair.readers import readers
 from secateur.repair.sparse import Pattern
 from secateur.repair.sparsifying import sparsify
 from secateur.repair.streaming import fitting
-from secateur.structure.structure import trace
+from secateur.structure.structure import Structure, trace
 from secateur.surgery.storing import save
 from secateur.surgery.tensors import named_tensors
+from secateur.training.loading import Batch
 from secateur.training.masks import zero_masks
 
-STAGE = "sparsify"
+STAGE, MASKS = "sparsify", "masks.safetensors"
+KEPT = "kept by the recipe"
 
 
 def sparsified(work: Work) -> dict[str, Any]:
     """Zero weights of the pruned model as the recipe says; returns what the journal keeps.
 
-    Errors: InputError without calibration samples, for names of no layer, and for a total that
-    layers which may be cut cannot give.
+    Errors: InputError without calibration samples where they are needed, for names of no layer,
+    and for a total that layers which may be cut cannot give.
     """
     recipe, section = work.recipe, work.recipe.sparsity
     assert section is not None
@@ -41,27 +46,20 @@ def sparsified(work: Work) -> dict[str, Any]:
     clock = Clock()
     model = work.model()
     samples = calibration(recipe, work.subject)
-    if samples is None:
-        raise InputError("'sparsity' needs calibration samples; give data, or pruning.calibrate")
     structure = trace(model, work.subject.example_inputs, part=recipe.part)
-    weights = {reader.weight for reader in readers(structure)}
-    leave = _left_whole(section, weights)
-    pattern = pattern_of(section, model, weights - leave, count_params(work.dense))
-    given = fitting(model, structure, [batch for batch, _ in samples])
-    found = sparsify(model, structure, given, pattern, section.method, leave, recipe.seed)
-    with torch.no_grad():
-        for name, own in named_tensors(model).items():
-            canonical = structure.aliases.get(name, name)
-            if canonical in found.compensation.tensors:
-                own.copy_(found.compensation.tensors[canonical])
-    if recipe.pruning.recalibrate and not is_foreign(recipe):
+    place = work.folder / "steps" / STAGE
+    if section.criterion:
+        masks, whole = _by_criterion(work, section, model, structure, samples)
+        zeros = {name: float((~mask).double().mean()) for name, mask in masks.items()}
+    else:
+        masks, (zeros, whole) = {}, _by_method(work, section, model, structure, samples)
+    if recipe.pruning.recalibrate and samples is not None and not is_foreign(recipe):
         recalibrate(model, samples)
     clock.lap(STAGE)
-    place = work.folder / "steps" / STAGE
     save(model.eval(), place)
+    if masks:
+        save_masks(masks, place / MASKS)
     metric = validated(recipe, work.subject, model)
-    whole = {**dict.fromkeys(sorted(leave), "kept by the recipe"), **found.whole}
-    zeros = {name: share for name, share in found.zeros.items() if name not in whole}
     total = sum(int((p == 0).sum()) for p in model.parameters())
     share = total / max(count_params(model), 1)
     return {
@@ -70,8 +68,66 @@ def sparsified(work: Work) -> dict[str, Any]:
         "zeros": zeros,
         "whole": whole,
         "pattern": section.pattern,
-        "method": section.method,
+        "method": section.method or section.criterion,
     }
+
+
+def _by_method(
+    work: Work,
+    section: SparsitySection,
+    model: nn.Module,
+    structure: Structure,
+    samples: list[Batch] | None,
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Layer after layer; shares of zeros of what was cut, and why the others were not."""
+    if samples is None:
+        raise InputError("'sparsity' needs calibration samples; give data, or pruning.calibrate")
+    weights = {reader.weight for reader in readers(structure)}
+    leave = _left_whole(section, weights)
+    pattern = pattern_of(section, model, weights - leave, count_params(work.dense))
+    given = fitting(model, structure, [batch for batch, _ in samples])
+    found = sparsify(model, structure, given, pattern, section.method, leave, work.recipe.seed)
+    with torch.no_grad():
+        for name, own in named_tensors(model).items():
+            canonical = structure.aliases.get(name, name)
+            if canonical in found.compensation.tensors:
+                own.copy_(found.compensation.tensors[canonical])
+    whole = {**dict.fromkeys(sorted(leave), KEPT), **found.whole}
+    zeros = {name: share for name, share in found.zeros.items() if name not in whole}
+    return zeros, whole
+
+
+def _by_criterion(
+    work: Work,
+    section: SparsitySection,
+    model: nn.Module,
+    structure: Structure,
+    samples: list[Batch] | None,
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """By scores of all elements; masks of what was cut, and why other weights were not."""
+    recipe = work.recipe
+    weights = set(cuttable(structure))
+    leave = _left_whole(section, weights)
+    zeros = section.zeros
+    if section.total is not None:
+        zeros = 1 - _staying(section.total, model, weights - leave, count_params(work.dense))
+    needs = judge_of_elements(section.criterion).needs
+    if is_foreign(recipe) and needs & LABELLED:
+        raise InputError(
+            f"the criterion {section.criterion!r} needs the labels of training samples, and "
+            f"pruning.calibrate is {recipe.pruning.calibrate!r}; take 'l1', or leave it out"
+        )
+    found = element_masks(
+        model, structure, section.criterion, zeros,
+        threshold=section.threshold, energy=section.energy, natural_break=section.natural_break,
+        pattern="" if section.pattern == "unstructured" else section.pattern,
+        granularity=section.granularity,
+        block=section.block if section.granularity == "block" else None,
+        scope=section.scope, pool=section.pool, keep=leave, data=samples, seed=recipe.seed,
+    )  # fmt: skip
+    apply_masks(model, found.masks)
+    whole = {**dict.fromkeys(sorted(leave), KEPT), **found.whole}
+    return dict(found.masks), whole
 
 
 def pattern_of(
@@ -88,28 +144,36 @@ def pattern_of(
     if section.total is None:
         assert section.zeros is not None
         return Pattern(1 - section.zeros, block=(rows, columns))
+    return Pattern(_staying(section.total, model, weights, dense), block=(rows, columns))
+
+
+def _staying(total: float, model: nn.Module, weights: set[str], dense: int) -> float:
+    """The share of these weights that stays, so that ``total`` of the dense parameters are gone."""
     tensors = named_tensors(model)
     cut = sum(tensors[name].numel() for name in weights)
     rest = count_params(model) - cut
-    stays = (1 - section.total) * dense - rest
+    stays = (1 - total) * dense - rest
     if stays <= 0:
         raise InputError(
-            f"sparsity.total of {section.total} leaves {(1 - section.total) * dense:.0f} "
+            f"sparsity.total of {total} leaves {(1 - total) * dense:.0f} "
             f"parameters, and {rest} of {rest + cut} are not in layers that may be cut; ask for "
             "less"
         )
     if stays >= cut:
         raise InputError(
-            f"sparsity.total of {section.total} is less than what has left already: "
+            f"sparsity.total of {total} is less than what has left already: "
             f"{1 - (cut + rest) / dense:.1%} of the parameters; ask for more, or leave it out"
         )
-    return Pattern(stays / cut, block=(rows, columns))
+    return stays / cut
 
 
 def held(work: Work, model: nn.Module) -> Mapping[str, torch.Tensor] | None:
     """Masks for a training after the stage; None where it was not."""
     event = work.journal.done(STAGE)
-    return None if event is None else zero_masks(model, event["zeros"])
+    if event is None:
+        return None
+    kept = work.folder / "steps" / STAGE / MASKS
+    return load_masks(kept) if kept.is_file() else zero_masks(model, event["zeros"])
 
 
 def _left_whole(section: SparsitySection, weights: set[str]) -> set[str]:

@@ -45,6 +45,6 @@ def load_masks(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     for name, mask in found.items():
         if mask.dtype != torch.bool:
             raise InputError(
-                f"{path} holds {name!r} as {mask.dtype}; masks are bool, True where an element stays"
+                f"{path} holds {name!r} as {mask.dtype}; masks are bool, one for each element"
             )
     return found

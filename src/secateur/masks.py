@@ -1,0 +1,184 @@
+"""``element_masks``: from scores of single weights to masks of a whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur.criteria import CRITERIA
+from secateur.errors import InputError
+from secateur.granularities import cells_of
+from secateur.masking import Below, Energy, NaturalBreak, Rule, Share, choose_masks, n_of_m
+from secateur.protocols import FROM_NOTHING, ElementCriterion, Statistics
+from secateur.repair.readers import readers, shared_readers
+from secateur.repair.recurrences import recurrences
+from secateur.structure.structure import Structure
+from secateur.training.losses import Loss, default_loss
+from secateur.training.statistics import collect
+
+Batches = Iterable[tuple[Any, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class ElementMasks:
+    """What stays of each weight.
+
+    masks: weight -> bool of its shape, True where an element stays.
+    whole: weight that could not be cut -> why.
+    """
+
+    masks: Mapping[str, Tensor]
+    whole: Mapping[str, str]
+
+    @property
+    def zeros(self) -> float:
+        """Share of the elements of all masks that leave."""
+        count = sum(mask.numel() for mask in self.masks.values())
+        return sum(int((~mask).sum()) for mask in self.masks.values()) / max(count, 1)
+
+
+def element_masks(
+    model: nn.Module,
+    structure: Structure,
+    criterion: str | ElementCriterion = "l1",
+    zeros: float | None = None,
+    *,
+    threshold: float | None = None,
+    energy: float | None = None,
+    natural_break: bool = False,
+    pattern: str = "",
+    granularity: str = "weight",
+    block: Sequence[int] | None = None,
+    scope: str = "global",
+    pool: str = "mean",
+    keep: Collection[str] = (),
+    data: Batches | None = None,
+    loss: Loss | None = None,
+    seed: int = 0,
+) -> ElementMasks:
+    """Which elements of the weights of linear layers and convolutions stay; the model is as before.
+
+    structure: of this model, from ``trace``.
+    criterion: what an element is worth: the name of one that scores elements, or one of your own.
+    How many leave is said by one of
+      zeros:         the share of the elements; half where nothing is said.
+      threshold:     what scores at most so much leaves.
+      energy:        the fewest stay that hold this share of the sum of squared scores.
+      natural_break: what lies below the largest relative gap leaves, if there is one.
+      pattern:       ``N:M``: of M neighbouring inputs N stay.
+    granularity, block: what stays or leaves together (``secateur.granularities``); its scores are
+      pooled as ``pool`` says: ``mean``, ``sum`` or ``mean-square``.
+    scope: ``global``, ``local`` (the same rule for each weight) or ``erk``; see ``choose_masks``.
+    keep: names of weights that stay whole. data: (inputs, targets), for criteria that need them.
+    A weight that the granularity or the pattern does not divide stays whole.
+    Errors: InputError for values that cannot be used, a criterion that scores units alone, and
+    where no weight can be cut.
+    """
+    judge = judge_of_elements(criterion)
+    cells = None if granularity == "weight" and block is None else cells_of(granularity, block)
+    kept, of = _n_m(pattern) if pattern else (0, 0)
+    if pattern and (zeros, threshold, energy, natural_break) != (None, None, None, False):
+        raise InputError(f"the pattern {pattern} says how many leave; leave the other rules out")
+    if pattern and cells is not None:
+        raise InputError(
+            f"the pattern {pattern} is about single weights; leave the granularity "
+            f"{granularity!r} out"
+        )
+    rule = rule_of(zeros, threshold, energy, natural_break)
+    wanted = judge.needs - FROM_NOTHING
+    if wanted and data is None:
+        raise InputError(
+            f"the criterion {_name(criterion)!r} needs data for its {', '.join(sorted(wanted))}, "
+            "and none was given; give data=... of (inputs, targets) batches, or take 'l1'"
+        )
+    dims = {name: dim for name, dim in cuttable(structure).items() if name not in keep}
+    generator = torch.Generator().manual_seed(seed)
+    statistics = collect(
+        model, structure, data if wanted else None, loss or default_loss, judge.needs, generator,
+        parameters=dims,
+    )  # fmt: skip
+    scores: dict[str, Tensor] = {}
+    whole: dict[str, str] = {}
+    for name, dim in dims.items():
+        turned = _scored(judge, criterion, name, statistics).transpose(0, 1 - dim)
+        try:  # the reason is kept, and told where nothing is left
+            if pattern:
+                scores[name] = n_of_m(turned, kept, of)
+            else:
+                if cells is not None:
+                    cells(tuple(turned.shape))
+                scores[name] = turned
+        except InputError as error:
+            whole[name] = str(error)
+    if not scores:
+        why = next(iter(whole.values()), "no linear layer and no convolution was found, or all "
+                   "are kept")  # fmt: skip
+        raise InputError(f"no weight of the model can be cut: {why}")
+    masks = scores if pattern else choose_masks(scores, rule, cells=cells, scope=scope, pool=pool)
+    back = {name: mask.transpose(0, 1 - dims[name]) for name, mask in masks.items()}
+    return ElementMasks({name: mask.contiguous() for name, mask in back.items()}, whole)
+
+
+def cuttable(structure: Structure) -> dict[str, int]:
+    """Weights of linear maps -> the dimension that meets the inputs, in the order of the graph."""
+    found = {reader.weight: reader.dim for reader in readers(structure)}
+    found |= {some[0].weight: some[0].dim for some in shared_readers(structure)}
+    for layers in recurrences(structure).values():
+        found |= {weight: 1 for layer in layers for weight, _ in layer.maps()}
+    return found
+
+
+def judge_of_elements(criterion: str | ElementCriterion) -> ElementCriterion:
+    """A criterion by its name, or as it is. Errors: InputError for one that scores units alone."""
+    judge: Any = CRITERIA.get(criterion)() if isinstance(criterion, str) else criterion
+    if not hasattr(judge, "elements"):
+        raise InputError(
+            f"the criterion {_name(criterion)!r} scores units, and no single weights; take one "
+            "that does both, such as 'l1'"
+        )
+    return judge
+
+
+def rule_of(
+    zeros: float | None, threshold: float | None, energy: float | None, natural_break: bool
+) -> Rule:
+    """The rule of the one that is given; half leaves where none is. Errors: InputError for two."""
+    given = [
+        *([] if zeros is None else [Share(zeros)]),
+        *([] if threshold is None else [Below(threshold)]),
+        *([] if energy is None else [Energy(energy)]),
+        *([NaturalBreak()] if natural_break else []),
+    ]
+    if len(given) > 1:
+        raise InputError(
+            "zeros, threshold, energy and natural_break are ways to say how many leave; give one"
+        )
+    return given[0] if given else Share(0.5)
+
+
+def _scored(
+    judge: ElementCriterion, criterion: str | ElementCriterion, name: str, statistics: Statistics
+) -> Tensor:
+    scores = judge.elements(name, statistics)
+    shape = statistics.tensors[name].shape
+    if scores.shape != shape:
+        raise InputError(
+            f"the criterion {_name(criterion)!r} gave scores of shape {list(scores.shape)} for "
+            f"{name!r} of shape {list(shape)}; elements() gives one for each element"
+        )
+    return scores
+
+
+def _n_m(pattern: str) -> tuple[int, int]:
+    kept, _, of = pattern.partition(":")
+    if not (kept.isdigit() and of.isdigit() and 0 < int(kept) < int(of)):
+        raise InputError(f"the pattern is {pattern!r}; give N:M with N < M, such as 2:4")
+    return int(kept), int(of)
+
+
+def _name(criterion: object) -> str:
+    return criterion if isinstance(criterion, str) else type(criterion).__name__

@@ -1,0 +1,1 @@
+"""Sections of recipes that need a file of their own; ``config`` puts them together."""
