@@ -15,6 +15,7 @@ from secateur.granularities import GRANULARITIES, cells_of
 from secateur.masking import (
     SCOPES,
     Below,
+    BelowShare,
     Energy,
     NaturalBreak,
     Share,
@@ -24,6 +25,7 @@ from secateur.masking import (
 from secateur.masking.densities import erk_counts
 
 ROWS = cells_of("row")
+LATER = ("even-block", "pattern")  # tested by themselves
 
 
 def drawn(seed: int, shapes, levels: int = 0) -> dict[str, torch.Tensor]:
@@ -184,7 +186,48 @@ def cells_by_hand(name: str, shape: tuple[int, ...]) -> dict[tuple[int, ...], ob
     return found
 
 
-@pytest.mark.parametrize("name", [n for n in GRANULARITIES.names() if n != "pattern"])
+@given(
+    shape=st.tuples(st.integers(1, 45), st.integers(1, 45)) | st.just((7, 9, 2)),
+    rows=st.integers(1, 20),
+    columns=st.integers(1, 20),
+)
+def test_even_blocks_are_few_and_about_of_one_size(shape, rows, columns):
+    number = cells_of("even-block", (rows, columns))(shape)
+    for size, most, line in (
+        (shape[0], rows, number.reshape(*shape[:2], -1)[:, 0, 0].tolist()),
+        (shape[1], columns, number.reshape(*shape[:2], -1)[0, :, 0].tolist()),
+    ):
+        parts = [line.count(part) for part in dict.fromkeys(line)]
+        assert len(parts) == -(-size // most) and max(parts) - min(parts) <= 1 <= max(parts) <= most
+        assert line == sorted(line)
+    down, right = -(-shape[0] // rows), -(-shape[1] // columns)
+    assert len(number.unique()) == down * right
+    if len(shape) == 3:
+        assert torch.equal(number[..., 0], number[..., 1])
+
+
+def test_enough_outputs_keep_a_cell():
+    scores = {"w": torch.arange(1.0, 25).reshape(6, 4), "v": 100 + torch.rand(3, 2)}
+    bare = choose_masks(scores, Below(100.0))
+    assert not bare["w"].any() and bare["v"].all()
+    for least, rows in ((0, 0), (1, 1), (2, 2), (9, 6)):
+        masks = choose_masks(scores, Below(100.0), least=least)
+        assert masks["w"].any(1).sum() == rows and masks["v"].all()
+        assert not masks["w"][: 6 - rows].any()
+    # cells that span outputs bring all of them back
+    blocks = choose_masks(scores, Below(100.0), cells=cells_of("even-block", (3, 2)), least=1)["w"]
+    assert blocks[3:, 2:].all() and int(blocks.sum()) == 6
+
+
+@given(seed=st.integers(0, 99), theta=st.floats(0, 0.2))
+def test_a_share_of_the_sum(seed, theta):
+    scores = {"w": drawn(seed, [(20,)])["w0"].double()}
+    mask = choose_masks(scores, BelowShare(theta))["w"]
+    assert torch.equal(mask, scores["w"] > theta * scores["w"].sum())
+    assert choose_masks({"w": torch.zeros(4)}, BelowShare(theta))["w"].all()
+
+
+@pytest.mark.parametrize("name", [n for n in GRANULARITIES.names() if n not in LATER])
 @pytest.mark.parametrize("shape", [(4, 6), (2, 3, 5), (4, 3, 2, 3)])
 def test_cells_are_what_their_name_says(name, shape):
     cells = cells_of(name, (2, 3) if name == "block" else None)
@@ -203,7 +246,7 @@ def test_cells_are_what_their_name_says(name, shape):
 @given(
     seed=st.integers(0, 99),
     zeros=st.floats(0, 1),
-    pool=st.sampled_from(["mean", "sum", "mean-square"]),
+    pool=st.sampled_from(["mean", "sum", "mean-square", "norm"]),
     name=st.sampled_from(["row", "column", "kernel", "block", "channel"]),
     scope=st.sampled_from(SCOPES),
 )
@@ -218,8 +261,9 @@ def test_cells_stay_or_leave_whole_and_the_weakest_leave(seed, zeros, pool, name
             groups.setdefault(cell, []).append(at)
         for members in groups.values():
             values = [float(score[at]) for at in members]
-            values = [v * v for v in values] if pool == "mean-square" else values
-            worth = sum(values) / (1 if pool == "sum" else len(values))
+            values = [v * v for v in values] if pool in ("mean-square", "norm") else values
+            worth = sum(values) / (1 if pool in ("sum", "norm") else len(values))
+            worth = worth**0.5 if pool == "norm" else worth
             lines.setdefault("" if scope == "global" else tensor, []).append(
                 (worth, tensor, members)
             )
@@ -279,6 +323,9 @@ def test_scores_may_be_negative_and_infinite_ones_stay():
         (lambda w: choose_masks(w, 0.5, pool="max"), "pool 'max'"),
         (lambda w: choose_masks(w, Below(0.1), scope="erk"), "give zeros"),
         (lambda w: choose_masks(w, Below(math.inf)), "the threshold is inf"),
+        (lambda w: choose_masks(w, BelowShare(1.0)), "0 to below 1"),
+        (lambda w: choose_masks(w, 0.5, least=-1), "least is -1"),
+        (lambda w: cells_of("even-block", (0, 4)), "at least 1 by 1"),
         (lambda w: choose_masks(w, Energy(0.0)), "above 0 and up to 1"),
         (lambda w: choose_masks(w, NaturalBreak(0.9, 0.1)), "the lesser first"),
         (lambda w: choose_masks({"w": -w["w"] - 1}, Energy(0.5)), "wants scores from 0 up"),

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from secateur.block_pruning import BlockPruned, block_prune
     from secateur.boundary import drop_features, keep_classes
     from secateur.choosing import plan
     from secateur.errors import (
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from secateur.surgery.applying import apply
     from secateur.surgery.storing import load, save
     from secateur.verification import Verdict, verify
+    from secateur.weight_pruning import prune_weights
 
 _PLACES = {
     "secateur.errors": (
@@ -43,6 +45,7 @@ _PLACES = {
     "secateur.planning": ("PruningPlan",),
     "secateur.structure.groups": ("Frozen", "Group", "Member"),
     "secateur.structure.structure": ("Structure", "trace"),
+    "secateur.block_pruning": ("BlockPruned", "block_prune"),
     "secateur.boundary": ("drop_features", "keep_classes"),
     "secateur.choosing": ("plan",),
     "secateur.exporters.sparse": ("load_sparse",),
@@ -53,11 +56,13 @@ _PLACES = {
     "secateur.surgery.applying": ("apply",),
     "secateur.surgery.storing": ("load", "save"),
     "secateur.verification": ("Verdict", "verify"),
+    "secateur.weight_pruning": ("prune_weights",),
 }  # fmt: skip
 _HOME = {name: place for place, names in _PLACES.items() for name in names}
 
 __all__ = [
     "AutoCompression",
+    "BlockPruned",
     "BudgetError",
     "CaptureError",
     "ExportError",
@@ -78,6 +83,7 @@ __all__ = [
     "TrainingError",
     "Verdict",
     "apply",
+    "block_prune",
     "compress",
     "drop_features",
     "keep_classes",
@@ -85,6 +91,7 @@ __all__ = [
     "load",
     "load_sparse",
     "plan",
+    "prune_weights",
     "save",
     "search",
     "trace",

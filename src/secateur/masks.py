@@ -55,6 +55,7 @@ def element_masks(
     block: Sequence[int] | None = None,
     scope: str = "global",
     pool: str = "mean",
+    least: int = 0,
     keep: Collection[str] = (),
     data: Batches | None = None,
     loss: Loss | None = None,
@@ -71,9 +72,10 @@ def element_masks(
       natural_break: what lies below the largest relative gap leaves, if there is one.
       pattern:       ``N:M``: of M neighbouring inputs N stay.
     granularity, block: what stays or leaves together (``secateur.granularities``); its scores are
-      pooled as ``pool`` says: ``mean``, ``sum`` or ``mean-square``.
+      pooled as ``pool`` says: ``mean``, ``sum``, ``mean-square`` or ``norm``.
     scope: ``global``, ``local`` (the same rule for each weight) or ``erk``; see ``choose_masks``.
-    keep: names of weights that stay whole. data: (inputs, targets), for criteria that need them.
+    least: outputs of every weight that keep an element. keep: names of weights that stay whole.
+    data: (inputs, targets), for criteria that need them.
     A weight that the granularity or the pattern does not divide stays whole.
     Errors: InputError for values that cannot be used, a criterion that scores units alone, and
     where no weight can be cut.
@@ -118,7 +120,9 @@ def element_masks(
         why = next(iter(whole.values()), "no linear layer and no convolution was found, or all "
                    "are kept")  # fmt: skip
         raise InputError(f"no weight of the model can be cut: {why}")
-    masks = scores if pattern else choose_masks(scores, rule, cells=cells, scope=scope, pool=pool)
+    masks = scores
+    if not pattern:
+        masks = choose_masks(scores, rule, cells=cells, scope=scope, pool=pool, least=least)
     back = {name: mask.transpose(0, 1 - dims[name]) for name, mask in masks.items()}
     return ElementMasks({name: mask.contiguous() for name, mask in back.items()}, whole)
 

@@ -24,6 +24,7 @@ from secateur.repair.readers import readers
 from secateur.repair.sparse import Pattern
 from secateur.repair.sparsifying import sparsify
 from secateur.repair.streaming import fitting
+from secateur.sections.sparsity import BLOCKS
 from secateur.structure.structure import Structure, trace
 from secateur.surgery.storing import save
 from secateur.surgery.tensors import named_tensors
@@ -122,8 +123,9 @@ def _by_criterion(
         threshold=section.threshold, energy=section.energy, natural_break=section.natural_break,
         pattern="" if section.pattern == "unstructured" else section.pattern,
         granularity=section.granularity,
-        block=section.block if section.granularity == "block" else None,
-        scope=section.scope, pool=section.pool, keep=leave, data=samples, seed=recipe.seed,
+        block=section.block if section.granularity in BLOCKS else None,
+        scope=section.scope, pool=section.pool, least=section.least, keep=leave,
+        data=samples, seed=recipe.seed,
     )  # fmt: skip
     apply_masks(model, found.masks)
     whole = {**dict.fromkeys(sorted(leave), KEPT), **found.whole}

@@ -9,12 +9,13 @@ from __future__ import annotations
 from secateur.masking.cells import POOLS, Cells
 from secateur.masking.choosing import SCOPES, choose_masks
 from secateur.masking.neighbours import n_of_m
-from secateur.masking.thresholds import Below, Energy, NaturalBreak, Rule, Share
+from secateur.masking.thresholds import Below, BelowShare, Energy, NaturalBreak, Rule, Share
 
 __all__ = [
     "POOLS",
     "SCOPES",
     "Below",
+    "BelowShare",
     "Cells",
     "Energy",
     "NaturalBreak",

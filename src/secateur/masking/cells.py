@@ -14,7 +14,7 @@ from secateur.registry import unknown
 Cells = Callable[[Sequence[int]], Tensor]
 """Shape of a weight -> int64 of that shape, the number of the cell that each element is in."""
 
-POOLS = ("mean", "sum", "mean-square")
+POOLS = ("mean", "sum", "mean-square", "norm")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,8 @@ class Cellular:
 def pooled(name: str, scores: Tensor, cells: Cells | None, pool: str) -> Cellular:
     """The cells of one weight with the pooled scores of their elements.
 
-    pool: ``mean`` or ``sum`` of the scores, or their ``mean-square``, which wants scores from 0 up.
+    pool: ``mean`` or ``sum`` of the scores; their ``mean-square`` or ``norm`` (the root of the sum
+    of squares), which want scores from 0 up.
     Errors: InputError for scores that are not finite (+inf is allowed: it stays), for an unknown
     pool, and for cells of another shape.
     """
@@ -55,12 +56,17 @@ def pooled(name: str, scores: Tensor, cells: Cells | None, pool: str) -> Cellula
             f"the cells of {name!r} have shape {list(member.shape)} and its scores "
             f"{list(values.shape)}; a granularity gives every element the number of its cell"
         )
-    if pool == "mean-square" and flat.numel() and float(flat.min()) < 0:
+    squared = pool in ("mean-square", "norm")
+    if squared and flat.numel() and float(flat.min()) < 0:
         raise InputError(
-            f"pool 'mean-square' wants scores from 0 up, but {name!r} has {float(flat.min()):.3g}; "
+            f"pool {pool!r} wants scores from 0 up, but {name!r} has {float(flat.min()):.3g}; "
             "take the pool 'mean' or 'sum'"
         )
     _, dense, sizes = torch.unique(member.reshape(-1), return_inverse=True, return_counts=True)
-    each = flat.square() if pool == "mean-square" else flat
+    each = flat.square() if squared else flat
     sums = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, dense, each)
-    return Cellular(dense.reshape(values.shape), sums if pool == "sum" else sums / sizes, sizes)
+    if pool == "norm":
+        sums = sums.sqrt()
+    elif pool != "sum":
+        sums = sums / sizes
+    return Cellular(dense.reshape(values.shape), sums, sizes)

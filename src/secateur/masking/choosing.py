@@ -23,6 +23,7 @@ def choose_masks(
     cells: Cells | None = None,
     scope: str = "global",
     pool: str = "mean",
+    least: int = 0,
 ) -> dict[str, Tensor]:
     """Which elements stay: name -> bool of the shape of its scores, True = stays, on their device.
 
@@ -32,7 +33,9 @@ def choose_masks(
             without it.
     scope:  ``global``: one line of all tensors; ``local``: the rule for each tensor by itself;
             ``erk``: a share of each tensor by Erdos-Renyi kernel densities, ``zeros`` over all.
-    pool:   score of a cell: the ``mean`` or ``sum`` of its elements', or ``mean-square``.
+    pool:   score of a cell: the ``mean`` or ``sum`` of its elements', ``mean-square`` or ``norm``.
+    least:  of every tensor so many indices of the first dimension (its outputs) keep an element,
+            or all, where there are fewer: the highest cells come back.
     Errors: InputError for a share out of [0, 1], scores that are no numbers, unknown scopes and
     pools, and densities without a share.
     """
@@ -50,6 +53,10 @@ def choose_masks(
         stays = {name: _cut(each.scores, each.sizes, rule) for name, each in found.items()}
     else:
         stays = _together(found, rule)
+    if isinstance(least, bool) or not isinstance(least, int) or least < 0:
+        raise InputError(f"least is {least!r}; give a whole number of outputs from 0 up")
+    for name, each in found.items() if least else ():
+        _bring_back(stays[name], each, least)
     return {name: stays[name][each.member].to(scores[name].device) for name, each in found.items()}
 
 
@@ -66,6 +73,16 @@ def _cut(scores: Tensor, sizes: Tensor, rule: Rule) -> Tensor:
     """bool [cells]: what stays of one line."""
     rising = _rising(scores)
     return _without(rising, rule.count(scores[rising], sizes[rising]))
+
+
+def _bring_back(stays: Tensor, each: Cellular, least: int) -> None:
+    """Let the highest cells stay until enough outputs have one."""
+    rows = each.member.reshape(len(each.member), -1)
+    wanted = min(least, len(rows))
+    for cell in each.scores.argsort(descending=True, stable=True).tolist():
+        if int(stays[rows].any(1).sum()) >= wanted:
+            return
+        stays[cell] = True
 
 
 def _leaving(each: Cellular, elements: int) -> Tensor:

@@ -63,6 +63,31 @@ class Below:
 
 
 @dataclass(frozen=True)
+class BelowShare:
+    """A threshold on shares: what has at most ``theta`` of the sum of all scores leaves.
+
+    Nothing leaves where all scores are 0.
+    Raises InputError for a share out of [0, 1).
+    """
+
+    theta: float
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.theta, (int, float)) and not isinstance(self.theta, bool)
+        if not number or not 0 <= self.theta < 1:
+            raise InputError(
+                f"threshold is {self.theta!r}; give a share of a layer's score, 0 to below 1, such "
+                "as 0.005"
+            )
+
+    def count(self, rising: Tensor, sizes: Tensor) -> int:
+        """How many cells leave. Raises InputError for negative scores."""
+        _nonnegative(rising, "a share of the summed score")
+        total = float(rising.sum())
+        return int((rising <= self.theta * total).sum()) if total else 0
+
+
+@dataclass(frozen=True)
 class Energy:
     """Cumulative energy: the fewest stay that hold ``kept`` of the sum of squared scores.
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from secateur.sections.base import Section
 
+BLOCKS = ("block", "even-block")  # granularities that have a size
 ROWS = ("obs", "wanda")  # methods that go weight by weight through a row
 
 
@@ -19,8 +20,9 @@ class SparsitySection(Section):
     gone at the end, removed or zero. block: rows and columns of blocks that leave whole. keep:
     names and globs of layers that stay whole.
     criterion: in place of a method, scores all elements before any leaves. granularity: what
-    leaves together; pool: how its scores become one. scope: whether layers are compared. In place
-    of zeros threshold, energy and natural_break say how many leave.
+    leaves together; pool: how its scores become one. scope: whether layers are compared. least:
+    outputs of every layer that keep weights. In place of zeros threshold, energy and
+    natural_break say how many leave.
     """
 
     pattern: str = "unstructured"
@@ -30,7 +32,8 @@ class SparsitySection(Section):
     criterion: str = ""
     granularity: str = ""
     scope: Literal["", "global", "local", "erk"] = ""
-    pool: Literal["", "mean", "sum", "mean-square"] = ""
+    pool: Literal["", "mean", "sum", "mean-square", "norm"] = ""
+    least: int = Field(default=0, ge=0)
     threshold: float | None = None
     energy: float | None = Field(default=None, gt=0, le=1)
     natural_break: bool = False
@@ -77,10 +80,10 @@ class SparsitySection(Section):
         if self.pattern != "unstructured" and self.granularity != "weight":
             raise ValueError(f"the pattern {self.pattern} is about single weights; leave the "
                              f"granularity {self.granularity!r} out")  # fmt: skip
-        if (self.granularity == "block") == (self.block == [1, 1]):
+        if (self.granularity in BLOCKS) == (self.block == [1, 1]):
             raise ValueError(
-                "blocks that a criterion chooses take granularity: block and their size, such as "
-                f"block: [4, 4]; here are {self.granularity!r} and {self.block}"
+                "blocks that a criterion chooses take granularity: block, or even-block, and their "
+                f"size, such as block: [4, 4]; here are {self.granularity!r} and {self.block}"
             )
         if self.scope == "erk" and self.zeros is None and self.total is None:
             raise ValueError("the scope 'erk' spreads a share over layers; give zeros or total")
@@ -88,7 +91,7 @@ class SparsitySection(Section):
     def _by_method(self, rules: set[str]) -> None:
         if not self.method:
             object.__setattr__(self, "method", "obs")
-        others = rules | {n for n in ("granularity", "scope", "pool") if getattr(self, n)}
+        others = rules | {n for n in ("granularity", "scope", "pool", "least") if getattr(self, n)}
         if others:
             raise ValueError(
                 f"{sorted(others)[0]} is about the scores of a criterion; give sparsity.criterion, "
