@@ -46,5 +46,5 @@ class Entropy:
 def magnitude_entropy(weight: Tensor) -> Tensor:
     """-sum p log p of p = |w| / sum |w|, a scalar; 0 for a tensor of zeros."""
     magnitude = weight.abs()
-    p = magnitude / magnitude.sum().clamp_min(torch.finfo(weight.dtype).tiny)
+    p = magnitude / magnitude.sum().clamp_min(1e-12)
     return -(p * p.clamp_min(torch.finfo(weight.dtype).tiny).log()).sum()

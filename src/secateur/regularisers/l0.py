@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import TrainingError
+from secateur.errors import InputError, TrainingError
 from secateur.regularisers import regulariser
 from secateur.regularisers._gates import decided, gate_entropy, open_probability, sampled
 from secateur.regularisers._weights import from_zero, positive, share
@@ -17,6 +17,7 @@ from secateur.training.extensions import Extension, Kept, Moment, Scene
 from secateur.training.removing import Removing, parameter_masks
 from secateur.training.units import along, lowest_units, slices
 
+CROSSINGS = 2  # of a gate's range that adam's steps suffice for
 LARGEST = 4.6  # of |log alpha|: a gate can always come back
 SPREAD = 0.01  # of log alpha at the start, so that no two gates are alike
 
@@ -27,31 +28,36 @@ class L0:
     """The number of units that are not zero is penalised, by hard-concrete gates, one a unit.
 
     A gate z in [0, 1] multiplies what reads its unit. The expected share of open gates
-    E = mean sigma(log alpha - beta log(-gamma / zeta)) is led to 1 - remove by a Lagrangian,
-    n (lambda_1 (E - t) + lambda_2 (E - t)^2) with t going down from 1 along a line and both lambdas
-    rising with the violation. At the share ``until`` of the training the gates are decided: exactly
+    E = mean sigma(log alpha - beta log(-gamma / zeta)) is led to 1 - remove by an augmented
+    Lagrangian, n (lambda (E - t) + stiffness / 2 (E - t)^2), with t going down from 1 along a line
+    and lambda rising by rise * (E - t) at every update. At the share ``until`` of the training the gates are decided: exactly
     ``round(remove * n)`` of the n units leave, gates of the others are folded into the weights,
     and the rest of the training has neither gates nor noise.
     remove:        share of all units that leaves.
-    learning_rate: of log alpha, by adam. rise: how fast the lambdas rise.
+    learning_rate: of log alpha, by adam; left out, such that a gate can cross its range twice.
     entropy:       weight of the gates' entropy, to decide them earlier; below 0 to keep them open.
-    tolerance:     share of the units that may be open when they are decided to leave.
-    Louizos et al., ICLR 2018; the Lagrangian as in Xia et al., "CoFi", ACL 2022.
+    tolerance:     share of the units that may be open when they are decided to leave; one may.
+    Louizos et al., ICLR 2018; led to a target as in Xia et al., "CoFi", ACL 2022.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"structure"})
     remove: float = 0.5
     until: float = 0.7
-    learning_rate: float = 0.05
-    rise: float = 0.05
+    learning_rate: float | None = None
+    rise: float = 0.02
+    stiffness: float = 4.0
     entropy: float = 0.0
     tolerance: float = 0.05
 
     def begin(self, scene: Scene) -> Extension:
         """Errors: InputError for numbers out of range, and without a structure."""
         share("l0", remove=self.remove)
-        positive("l0", until=self.until, learning_rate=self.learning_rate, rise=self.rise)
-        from_zero("l0", tolerance=self.tolerance)
+        share("l0", tolerance=self.tolerance)
+        positive("l0", until=self.until, rise=self.rise)
+        positive("l0", learning_rate=1.0 if self.learning_rate is None else self.learning_rate)
+        from_zero("l0", stiffness=self.stiffness)
+        if self.until >= 1:
+            raise InputError(f"l0: until is {self.until!r}; give a share of the training below 1")
         return _Gated(self, scene)
 
 
@@ -68,8 +74,8 @@ class _Gated(Removing):
         self.sizes = [self.structure.group(name).size for name in self.gated]
         noise = torch.randn(sum(self.sizes), generator=scene.generator, device=scene.device)
         self.log_alpha = nn.Parameter(2.5 + SPREAD * noise)
-        self.optimizer = torch.optim.Adam([self.log_alpha], lr=settings.learning_rate)
-        self.linear, self.quadratic, self.fixed = 0.0, 0.0, False
+        self.optimizer = torch.optim.Adam([self.log_alpha])
+        self.multiplier, self.fixed = 0.0, False
         self.factors: dict[str, Tensor] = {}
         self.masks: dict[str, Tensor] = {}
         self._lowest()  # a share that cannot leave is refused now
@@ -95,6 +101,9 @@ class _Gated(Removing):
             gradients[name] = by_factor.to(factor.dtype)
             parameter.grad.mul_(factor.detach().to(parameter.grad.dtype))
         self.optimizer.zero_grad()
+        self.optimizer.param_groups[0]["lr"] = self.settings.learning_rate or (
+            CROSSINGS * 2 * LARGEST / (self.settings.until * at.updates)
+        )
         torch.autograd.backward(
             [*(self.factors[name] for name in gradients), self._lagrangian(at)],
             [*gradients.values(), None],
@@ -103,9 +112,7 @@ class _Gated(Removing):
         with torch.no_grad():
             self.log_alpha.clamp_(-LARGEST, LARGEST)
         self.factors = {}
-        excess = self._excess(at).item()
-        self.linear += self.settings.rise * excess
-        self.quadratic += self.settings.rise * excess**2
+        self.multiplier += self.settings.rise * self._excess(at).item()
 
     def after_step(self, at: Moment) -> None:
         if not self.fixed and at.progress >= self.settings.until:
@@ -130,8 +137,8 @@ class _Gated(Removing):
     def keep(self) -> Kept:
         adam = self.optimizer.state.get(self.log_alpha, {})
         tensors = {"log_alpha": self.log_alpha.detach(), **adam}
-        multipliers = {"linear": self.linear, "quadratic": self.quadratic, "fixed": self.fixed}
-        return Kept(tensors, {**super().keep().values, **multipliers})
+        values = {"multiplier": self.multiplier, "fixed": self.fixed}
+        return Kept(tensors, {**super().keep().values, **values})
 
     def take_up(self, kept: Kept) -> None:
         super().take_up(kept)
@@ -140,8 +147,7 @@ class _Gated(Removing):
         adam = {name: tensor for name, tensor in kept.tensors.items() if name != "log_alpha"}
         if adam:
             self.optimizer.state[self.log_alpha] = adam
-        self.linear, self.quadratic = kept.values["linear"], kept.values["quadratic"]
-        self.fixed = kept.values["fixed"]
+        self.multiplier, self.fixed = kept.values["multiplier"], kept.values["fixed"]
         if self.fixed:
             self.masks = parameter_masks(self.structure, self.remove, self.parameters)
 
@@ -150,7 +156,7 @@ class _Gated(Removing):
         return {
             "gates_open_expected": float(open_probability(log_alpha).mean()),
             "gates_closed": float((decided(log_alpha) == 0).double().mean()),
-            "l0_lambda": self.linear,
+            "l0_lambda": self.multiplier,
         }
 
     def _factors(self, gates: Tensor) -> dict[str, Tensor]:
@@ -178,8 +184,9 @@ class _Gated(Removing):
 
     def _lagrangian(self, at: Moment) -> Tensor:
         excess = self._excess(at)
-        size = self.log_alpha.numel()
-        penalty = size * (self.linear * excess + self.quadratic * excess.square())
+        stiffness = self.settings.stiffness
+        penalty = self.multiplier * excess + stiffness / 2 * excess.square()
+        penalty = self.log_alpha.numel() * penalty
         if self.settings.entropy:
             penalty = penalty + self.settings.entropy * gate_entropy(self.log_alpha)
         return penalty
@@ -200,7 +207,7 @@ class _Gated(Removing):
             ]
         ).to(gates.device)
         still = int((gates[leaving] > 0).sum())
-        if still > self.settings.tolerance * len(gates):
+        if still > max(1.0, self.settings.tolerance * len(gates)):
             raise TrainingError(
                 f"l0: gates left open: {still} of the {int(leaving.sum())} units that shall leave "
                 f"are open at {self.settings.until:.0%} of the training; train for longer, or give "
