@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from secateur.job.auto_compression import AutoCompression
     from secateur.job.compressing import Result, compress
     from secateur.job.strategies import SearchResult, search
+    from secateur.masking.storing import apply_masks, load_masks, save_masks
+    from secateur.masks import ElementMasks, element_masks
     from secateur.planning import PruningPlan
     from secateur.predicting import Latency, latency
     from secateur.structure.groups import Frozen, Group, Member
@@ -53,6 +55,8 @@ _PLACES = {
     "secateur.job.auto_compression": ("AutoCompression",),
     "secateur.job.compressing": ("Result", "compress"),
     "secateur.job.strategies": ("SearchResult", "search"),
+    "secateur.masking.storing": ("apply_masks", "load_masks", "save_masks"),
+    "secateur.masks": ("ElementMasks", "element_masks"),
     "secateur.surgery.applying": ("apply",),
     "secateur.surgery.storing": ("load", "save"),
     "secateur.verification": ("Verdict", "verify"),
@@ -65,6 +69,7 @@ __all__ = [
     "BlockPruned",
     "BudgetError",
     "CaptureError",
+    "ElementMasks",
     "ExportError",
     "Frozen",
     "Group",
@@ -83,16 +88,20 @@ __all__ = [
     "TrainingError",
     "Verdict",
     "apply",
+    "apply_masks",
     "block_prune",
     "compress",
     "drop_features",
+    "element_masks",
     "keep_classes",
     "latency",
     "load",
+    "load_masks",
     "load_sparse",
     "plan",
     "prune_weights",
     "save",
+    "save_masks",
     "search",
     "trace",
     "verify",

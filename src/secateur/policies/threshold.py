@@ -18,10 +18,11 @@ from secateur.policies._request import Request
 def threshold(
     scores: Mapping[str, torch.Tensor], structure: StructureLike, request: Request
 ) -> dict[str, tuple[int, ...]]:
-    """Every unit leaves that scores at most ``request.threshold``, whatever that costs or saves.
+    """Every unit leaves that scores at most a fixed threshold, whatever that costs or saves.
 
-    Scores are those of the criterion, divided as ``request.normalise`` says (``none``: as they
-    are). Floors and rounding hold. Network slimming (Liu et al., 2017) is this rule on |gamma|.
+    The threshold is ``request.threshold``. Scores are those of the criterion, divided as
+    ``request.normalise`` says (``none``: as they are). Floors and rounding hold. Network slimming
+    (Liu et al., 2017) is this rule on |gamma|.
     Raises InputError without a threshold, and for a request with budgets.
     """
     if request.threshold is None:
