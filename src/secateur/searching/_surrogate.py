@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -9,16 +10,19 @@ from itertools import product
 import numpy as np
 
 LENGTH = 0.5  # over which values are alike, in shares of a parameter's range
-CONSTANT = 4.0  # variances are in those of the values that were told
+CONSTANT = 4.0  # variances are in those that values are taken to have
 # Variances of: each parameter's own share of the table, a curve for each parameter, all together.
 SHARES = (0.1, 1.0)
 CURVES = (0.1, 1.0)
 WHOLES = (0.1, 1.0)
 TRUSTS = (0.0, 1.0)  # of the table's sum
 NOISES = (0.003, 0.05)
+MIXTURES = 8  # of the likeliest, which are averaged
+BELIEF = 3  # evaluations that the table's spread counts for beside that of the values
 
 
 Mixture = tuple[float, ...]  # variances of the parts of a covariance, and of the noise
+Weighted = tuple[tuple[float, Mixture], ...]  # shares of the belief, which sum to 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,35 +45,58 @@ class Rows:
 
 
 class Surrogate:
-    """A Gaussian process (Rasmussen and Williams, 2006) over the values, or over their logarithms
+    """Gaussian processes (Rasmussen and Williams, 2006) over the values, or over their logarithms
     where all are positive.
 
-    Its covariance is a sum: of the table's sum, of each parameter's own losses in the table, of
-    curves of each parameter, and of what parameters do together. How much of each is chosen by the
-    likelihood of what was told, unless a mixture is given.
+    Their covariance is a sum: of the table's sum, of each parameter's own losses in the table, of
+    curves of each parameter, and of what parameters do together. How much of each is not known:
+    the likeliest mixtures are averaged by their likelihood, unless weighted ones are given. Few
+    values say little of how far values spread, so that the table's spread counts beside theirs.
+
+    others: the points that will be judged, for the scale of the table.
     """
 
-    def __init__(self, rows: Rows, values: np.ndarray, mixture: Mixture | None = None) -> None:
+    def __init__(
+        self, rows: Rows, values: np.ndarray, others: Rows, mixtures: Weighted | None = None
+    ) -> None:
         self._rows = rows
         self._log = bool((values > 0).all())
         told = np.log(values) if self._log else values
-        self._mean, self._scale = float(told.mean()), max(float(told.std()), 1e-9)
-        self._told = (told - self._mean) / self._scale
-        sums = self._sums(rows)
+        seen = Rows.joined([rows, others])
+        sums = self._sums(seen)
         self._sum_mean, self._sum_scale = float(sums.mean()), max(float(sums.std()), 1e-9)
-        self._centre = rows.losses.mean(0)
-        self._loss_scale = max(float(rows.losses.sum(1).std()), 1e-12)
-        parts = self._parts(rows, rows)
-        best: tuple[float, Mixture] | None = None
-        for mix in [mixture] if mixture else product(SHARES, CURVES, WHOLES, TRUSTS, NOISES):
+        self._centre = seen.losses.mean(0)
+        self._loss_scale = max(float(seen.losses.sum(1).std()), 1e-12)
+        variance = float(told.var())
+        if self._log:  # only then are both without a unit
+            count = len(told)
+            variance = (BELIEF * float(sums.var()) + count * variance) / (BELIEF + count)
+        self._mean, self._scale = float(told.mean()), max(math.sqrt(variance), 1e-9)
+        self._told = (told - self._mean) / self._scale
+        self._fit(mixtures)
+
+    def _fit(self, mixtures: Weighted | None) -> None:
+        parts = self._parts(self._rows, self._rows)
+        tried = (
+            [mix for _, mix in mixtures]
+            if mixtures
+            else list(product(SHARES, CURVES, WHOLES, TRUSTS, NOISES))
+        )
+        fits = []
+        for mix in tried:
             covariance = self._mixed(parts, mix)
             covariance.flat[:: len(self._told) + 1] += mix[-1]
-            likelihood, factor, solved = _fitted(covariance, self._told)
-            if best is None or likelihood > best[0]:
-                best = likelihood, mix
-                self._factor, self._solved = factor, solved
-        assert best is not None
-        self.mixture = best[1]
+            fits.append((*_fitted(covariance, self._told), mix))
+        if mixtures:
+            shares = np.array([share for share, _ in mixtures])
+        else:
+            fits = sorted(fits, key=lambda fit: -fit[0])[:MIXTURES]
+            shares = np.exp(np.array([fit[0] - fits[0][0] for fit in fits]))
+            shares /= shares.sum()
+        self._fits = fits
+        self.mixtures: Weighted = tuple(
+            (float(share), fit[-1]) for share, fit in zip(shares, fits, strict=True)
+        )
 
     def _sums(self, rows: Rows) -> np.ndarray:
         sums = rows.losses.sum(1)
@@ -91,23 +118,34 @@ class Surrogate:
     def _mixed(parts: np.ndarray, mix: Mixture) -> np.ndarray:
         return CONSTANT + np.tensordot(np.array(mix[:-1]), parts, 1)
 
-    def predict(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-        """float64 [n] each: means and deviations, in the scale of ``told``."""
-        between = self._mixed(self._parts(rows, self._rows), self.mixture)
-        mean = between @ self._solved
-        reduced = np.linalg.solve(self._factor, between.T)
-        own = self._own(rows)
-        return mean, np.sqrt(np.maximum(own - (reduced**2).sum(0), 1e-12))
+    def improvement(self, rows: Rows, least: float) -> np.ndarray:
+        """float64 [n]: how far below ``least`` values may be expected to be, in the scale of the
+        model; what is above counts as 0 (Mockus, 1978)."""
+        parts, goal = self._parts(rows, self._rows), self._scaled(least)
+        total = np.zeros(len(rows.places))
+        for (share, mix), (_, factor, solved, _) in zip(self.mixtures, self._fits, strict=True):
+            between = self._mixed(parts, mix)
+            reduced = np.linalg.solve(factor, between.T)
+            variance = np.maximum(self._own(rows, mix) - (reduced**2).sum(0), 1e-12)
+            total += share * _expected(goal - between @ solved, np.sqrt(variance))
+        return total
 
-    def _own(self, rows: Rows) -> np.ndarray:
-        shares, curves, wholes, trust, _ = self.mixture
+    def _own(self, rows: Rows, mix: Mixture) -> np.ndarray:
+        shares, curves, wholes, trust, _ = mix
         losses = (rows.losses - self._centre) / self._loss_scale
         sums = (self._sums(rows) - self._sum_mean) / self._sum_scale
         return CONSTANT + shares * (losses**2).sum(1) + curves + wholes + trust * sums**2
 
-    def scaled(self, value: float) -> float:
-        """A value in the scale of the means."""
+    def _scaled(self, value: float) -> float:
         return ((np.log(value) if self._log else value) - self._mean) / self._scale
+
+
+def _expected(ahead: np.ndarray, deviations: np.ndarray) -> np.ndarray:
+    """The mean of max(0, x) of normal x."""
+    scaled = ahead / deviations
+    density = np.exp(-0.5 * scaled**2) / math.sqrt(2 * math.pi)
+    below = np.array([0.5 * (1 + math.erf(x / math.sqrt(2))) for x in scaled])
+    return deviations * (scaled * below + density)
 
 
 def _fitted(covariance: np.ndarray, told: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from secateur.searching import Discrete, Point, Problem, Wait, algorithm
-from secateur.searching._surrogate import Mixture, Rows, Surrogate
+from secateur.searching._surrogate import Rows, Surrogate, Weighted
 from secateur.searching.annealing import Annealing
 
-FIRST, FURTHER = 40, 12  # points that the model judges: at the start, and more with each trial
+ANYWHERE = 300  # random points that the model judges from the start
+FIRST, FURTHER = 40, 12  # and near the best ones: at the start, and more with each trial
 REACH = 0.4  # share of a parameter's values that a move may go
 BASES = 4  # of the best points, moves start from
 REPAIRS = 3  # times as many points are repaired as are wanted, at most
-POOL = 400  # points that are kept; the least promising leave
-AGAIN = 0.1  # more evaluations than at the last choice of a mixture ask for another one
+POOL = 700  # points that are kept; the least promising leave
+AGAIN = 0.1  # more evaluations than at the last choice of mixtures ask for another one
 
 
 @algorithm("auto")
@@ -24,8 +25,8 @@ class Auto:
     """The seeds, then the points of most expected improvement, near the best ones.
 
     A Gaussian process over what the table says of points and over their widths (``_surrogate.py``)
-    judges a pool of points that grows by moves from the best: width goes from some groups to
-    others. Expected improvement is due to Mockus, 1978. Without a table it is annealing.
+    judges random points and a pool that grows by moves from the best: width goes from some groups
+    to others. Expected improvement is due to Mockus, 1978. Without a table it is annealing.
     """
 
     def __init__(self, problem: Problem, seed: int, trials: int) -> None:
@@ -36,7 +37,7 @@ class Auto:
         self._asked: set[Point] = set()
         self._told: dict[Point, float] = {}
         self._pool: dict[Point, Rows] = {}
-        self._mixture: tuple[int, Mixture] | None = None  # and how many values chose it
+        self._mixtures: tuple[int, Weighted] | None = None  # and how many values chose them
 
     def ask(self) -> Point | Wait | None:
         """The next point."""
@@ -59,20 +60,27 @@ class Auto:
     def _grow(self) -> None:
         """More points for the pool."""
         best = sorted(self._told, key=lambda point: self._told[point])[:BASES]
-        wanted = FURTHER if self._pool else FIRST
+        wanted = FURTHER
+        if not self._pool:
+            wanted = FIRST
+            for _ in range(ANYWHERE):
+                self._add(self._problem.space.sample(self._generator))
         for _ in range(REPAIRS * wanted):
             if best:
                 at = min(int(self._generator.exponential(BASES / 3)), len(best) - 1)
-                raw = self._moved(best[at])
+                wanted -= self._add(self._moved(best[at]))
             else:
-                raw = self._problem.space.sample(self._generator)
-            point = self._problem.repair(self._problem.space.settled(raw))
-            if point is None or point in self._pool:
-                continue
-            self._pool[point] = self._row(point)
-            wanted -= 1
+                wanted -= self._add(self._problem.space.sample(self._generator))
             if not wanted:
                 return
+
+    def _add(self, raw: Point) -> bool:
+        """Whether a point is new to the pool, where it stands after its repair."""
+        point = self._problem.repair(self._problem.space.settled(raw))
+        if point is None or point in self._pool:
+            return False
+        self._pool[point] = self._row(point)
+        return True
 
     def _moved(self, point: Point) -> Point:
         """Some parameters less, others more."""
@@ -104,18 +112,15 @@ class Auto:
         if not self._told:
             return self._generator.random(len(points))
         told = Rows.joined([self._pool.get(point) or self._row(point) for point in self._told])
-        known = self._mixture
+        rows = Rows.joined([self._pool[point] for point in points])
+        known = self._mixtures
         if known is not None and len(self._told) > (1 + AGAIN) * known[0]:
             known = None
         values = np.array(list(self._told.values()))
-        model = Surrogate(told, values, known[1] if known is not None else None)
+        model = Surrogate(told, values, rows, known[1] if known is not None else None)
         if known is None:
-            self._mixture = len(values), model.mixture
-        means, deviations = model.predict(Rows.joined([self._pool[point] for point in points]))
-        ahead = (model.scaled(float(values.min())) - means) / deviations
-        density = np.exp(-0.5 * ahead**2) / math.sqrt(2 * math.pi)
-        below = np.array([0.5 * (1 + math.erf(a / math.sqrt(2))) for a in ahead])
-        return deviations * (ahead * below + density)
+            self._mixtures = len(values), model.mixtures
+        return model.improvement(rows, float(values.min()))
 
     def tell(self, point: Point, values: Sequence[float]) -> None:
         """Learn."""
