@@ -348,3 +348,53 @@ def test_scores_may_be_negative_and_infinite_ones_stay():
 def test_what_cannot_be_is_said(make, said):
     with pytest.raises(sc.InputError, match=said):
         make({"w": torch.rand(4, 6)})
+
+
+def test_patterns_are_the_best_of_a_small_set():
+    generator = torch.Generator().manual_seed(0)
+    planted = [(0, 1, 3, 4), (4, 5, 7, 8), (1, 3, 4, 5)]
+    scores = {"a": torch.rand(8, 6, 3, 3, generator=generator) * 0.2,
+              "b": torch.rand(5, 4, 3, 3, generator=generator) * 0.2}  # fmt: skip
+    expected = {}
+    for name, score in scores.items():
+        shape = torch.randint(3, score.shape[:2], generator=generator)
+        expected[name] = torch.zeros(score.shape, dtype=torch.bool)
+        for at in product(range(score.shape[0]), range(score.shape[1])):
+            expected[name][at].view(-1)[list(planted[int(shape[at])])] = True
+        score[expected[name]] += 0.5
+    pattern = cells_of("pattern")
+    assert all(torch.equal(mask, expected[name]) for name, mask in pattern.inside(scores).items())
+    noise = {"a": torch.rand(9, 9, 3, 3, generator=generator)}
+    mask = pattern.inside(noise)["a"].reshape(-1, 9)
+    used = {tuple(row.nonzero().flatten().tolist()) for row in mask}
+    assert len(used) <= 8 and all(len(shape) == 4 and 4 in shape for shape in used)
+    natural: dict[tuple[int, ...], int] = {}
+    for kernel in noise["a"].reshape(-1, 9):
+        others = sorted((p for p in range(9) if p != 4), key=lambda p: -float(kernel[p]))[:3]
+        best = tuple(sorted((4, *others)))
+        natural[best] = natural.get(best, 0) + 1
+    counts = sorted(natural.values(), reverse=True)
+    assert len(counts) > 8 and min(natural.get(shape, 0) for shape in used) >= counts[8]
+    for kernel, row in zip(noise["a"].reshape(-1, 9), mask, strict=True):
+        kept = [float(kernel[list(shape)].sum()) for shape in used]
+        assert float(kernel[row].sum()) == pytest.approx(max(kept))
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_after_the_patterns_whole_kernels_leave(scope):
+    scores = drawn(0, [(6, 5, 3, 3), (4, 6, 3, 3)])
+    pattern = cells_of("pattern")
+    inside = pattern.inside(scores)
+    for zeros in (0.0, 0.5, 0.8):
+        masks = choose_masks(scores, zeros, cells=pattern, scope=scope, inside=inside)
+        for name, mask in masks.items():
+            kernels = mask.flatten(2).sum(2)
+            assert set(kernels.unique().tolist()) <= {0, 4}
+            assert not bool((mask & ~inside[name]).any())
+            worth = (scores[name].double() * inside[name]).flatten(2).sum(2)
+            if 0 < int((kernels == 0).sum()) < kernels.numel():
+                assert worth[kernels == 0].max() <= worth[kernels == 4].min()
+        gone = sum(int((~mask).sum()) for mask in masks.values())
+        assert abs(gone - max(zeros * 486, 486 * 5 / 9)) <= 4
+    with pytest.raises(sc.InputError, match="no 3x3 kernels"):
+        pattern((4, 4, 5, 5))

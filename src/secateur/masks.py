@@ -122,7 +122,11 @@ def element_masks(
         raise InputError(f"no weight of the model can be cut: {why}")
     masks = scores
     if not pattern:
-        masks = choose_masks(scores, rule, cells=cells, scope=scope, pool=pool, least=least)
+        within: Any = getattr(cells, "inside", None)
+        inside = None if within is None else within(scores)
+        masks = choose_masks(
+            scores, rule, cells=cells, scope=scope, pool=pool, least=least, inside=inside
+        )
     back = {name: mask.transpose(0, 1 - dims[name]) for name, mask in masks.items()}
     return ElementMasks({name: mask.contiguous() for name, mask in back.items()}, whole)
 

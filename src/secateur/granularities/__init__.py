@@ -8,7 +8,8 @@ then called with a shape:
         def __call__(self, shape) -> Tensor: ...      # int64 [*shape], the cell of each element
 
 The shape is [outputs, inputs, *places of the kernel]; who has a weight in another order turns it
-first. InputError says why a weight has no such cells; it then stays whole.
+first. InputError says why a weight has no such cells; it then stays whole. A granularity that cuts
+inside of its cells as well has a method ``inside(scores)``: bools for the scores of all weights.
 """
 
 from __future__ import annotations

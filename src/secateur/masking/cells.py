@@ -30,8 +30,12 @@ class Cellular:
     sizes: Tensor
 
 
-def pooled(name: str, scores: Tensor, cells: Cells | None, pool: str) -> Cellular:
+def pooled(
+    name: str, scores: Tensor, cells: Cells | None, pool: str, inside: Tensor | None = None
+) -> Cellular:
     """The cells of one weight with the pooled scores of their elements.
+
+    inside: bool of the scores' shape; elements outside count for nothing, in scores and sizes.
 
     pool: ``mean`` or ``sum`` of the scores; their ``mean-square`` or ``norm`` (the root of the sum
     of squares), which want scores from 0 up.
@@ -47,10 +51,11 @@ def pooled(name: str, scores: Tensor, cells: Cells | None, pool: str) -> Cellula
             "they were computed with"
         )
     flat = values.reshape(-1)
-    if cells is None:
+    if cells is None and inside is None:
         number = torch.arange(flat.numel())
         return Cellular(number.reshape(values.shape), flat, torch.ones_like(number))
-    member = cells(tuple(values.shape)).cpu()
+    plain = torch.arange(flat.numel()).reshape(values.shape)
+    member = plain if cells is None else cells(tuple(values.shape)).cpu()
     if member.shape != values.shape:
         raise InputError(
             f"the cells of {name!r} have shape {list(member.shape)} and its scores "
@@ -62,11 +67,16 @@ def pooled(name: str, scores: Tensor, cells: Cells | None, pool: str) -> Cellula
             f"pool {pool!r} wants scores from 0 up, but {name!r} has {float(flat.min()):.3g}; "
             "take the pool 'mean' or 'sum'"
         )
-    _, dense, sizes = torch.unique(member.reshape(-1), return_inverse=True, return_counts=True)
-    each = flat.square() if squared else flat
-    sums = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, dense, each)
+    _, dense = torch.unique(member.reshape(-1), return_inverse=True)
+    there = torch.ones_like(flat) if inside is None else inside.reshape(-1).double().cpu()
+    each = torch.where(there > 0, flat.square() if squared else flat, 0.0)
+    count = int(dense.max()) + 1 if len(dense) else 0
+    sums, sizes = (
+        torch.zeros(count, dtype=torch.float64).index_add_(0, dense, value)
+        for value in (each, there)
+    )
     if pool == "norm":
         sums = sums.sqrt()
     elif pool != "sum":
-        sums = sums / sizes
-    return Cellular(dense.reshape(values.shape), sums, sizes)
+        sums = sums / sizes.clamp_min(1)
+    return Cellular(dense.reshape(values.shape), sums, sizes.long())

@@ -24,6 +24,7 @@ def choose_masks(
     scope: str = "global",
     pool: str = "mean",
     least: int = 0,
+    inside: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Which elements stay: name -> bool of the shape of its scores, True = stays, on their device.
 
@@ -36,28 +37,49 @@ def choose_masks(
     pool:   score of a cell: the ``mean`` or ``sum`` of its elements', ``mean-square`` or ``norm``.
     least:  of every tensor so many indices of the first dimension (its outputs) keep an element,
             or all, where there are fewer: the highest cells come back.
+    inside: name -> bool; what is outside leaves beforehand, and is part of the share.
     Errors: InputError for a share out of [0, 1], scores that are no numbers, unknown scopes and
     pools, and densities without a share.
     """
     if scope not in SCOPES:
         raise InputError(unknown("scope of masks", scope, SCOPES))
     rule = Share(zeros) if isinstance(zeros, (int, float)) else zeros
-    found = {name: pooled(name, score, cells, pool) for name, score in scores.items()}
+    inner = inside or {}
+    found = {
+        name: pooled(name, score, cells, pool, inner.get(name)) for name, score in scores.items()
+    }
+    out = {n: scores[n].numel() - int(each.sizes.sum()) for n, each in found.items()}
     if scope == "erk":
         if not isinstance(rule, Share):
             raise InputError("the scope 'erk' spreads a share over layers; give zeros, such as 0.8")
         shapes = {name: tuple(score.shape) for name, score in scores.items()}
         counts = erk_counts(shapes, rule.zeros)
-        stays = {name: _leaving(each, counts[name]) for name, each in found.items()}
+        stays = {name: _leaving(each, counts[name] - out[name]) for name, each in found.items()}
     elif scope == "local":
-        stays = {name: _cut(each.scores, each.sizes, rule) for name, each in found.items()}
+        stays = {
+            name: _cut(each.scores, each.sizes, _left_of(rule, scores[name].numel(), out[name]))
+            for name, each in found.items()
+        }
     else:
-        stays = _together(found, rule)
+        total = sum(score.numel() for score in scores.values())
+        stays = _together(found, _left_of(rule, total, sum(out.values())))
     if isinstance(least, bool) or not isinstance(least, int) or least < 0:
         raise InputError(f"least is {least!r}; give a whole number of outputs from 0 up")
     for name, each in found.items() if least else ():
         _bring_back(stays[name], each, least)
-    return {name: stays[name][each.member].to(scores[name].device) for name, each in found.items()}
+    masks = {name: stays[name][each.member] for name, each in found.items()}
+    return {
+        name: (mask & inner[name].cpu() if name in inner else mask).to(scores[name].device)
+        for name, mask in masks.items()
+    }
+
+
+def _left_of(rule: Rule, total: int, gone: int) -> Rule:
+    """A share of all elements as one of those that are not gone beforehand."""
+    if not gone or not isinstance(rule, Share):
+        return rule
+    wanted = max(0, round(rule.zeros * total) - gone)
+    return Share(min(1.0, wanted / max(1, total - gone)))
 
 
 def _together(found: Mapping[str, Cellular], rule: Rule) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import InputError
+from secateur.structure.structure import Removal, Structure
 from secateur.surgery.storing import read_tensors, write_tensors
 
 
@@ -32,6 +33,21 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, mask in masks.items():
             parameters[name].masked_fill_(~mask.to(parameters[name].device).bool(), 0.0)
+
+
+def sliced_masks(
+    masks: Mapping[str, Tensor], structure: Structure, remove: Removal
+) -> dict[str, Tensor]:
+    """Masks of a dense model for what a removal leaves of it."""
+    kept = structure.kept(remove)
+    found = {}
+    for name, mask in masks.items():
+        for dim in range(mask.dim()):
+            index = kept.get((structure.aliases.get(name, name), dim))
+            if index is not None:
+                mask = mask.index_select(dim, torch.from_numpy(index))
+        found[name] = mask
+    return found
 
 
 def save_masks(masks: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
