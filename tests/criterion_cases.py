@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from functools import cache
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional
@@ -14,9 +16,9 @@ from torch.utils import _pytree as pytree
 import secateur as sc
 from oracle import call, leaves, randomise
 from secateur.criteria import CRITERIA
-from secateur.protocols import Statistics
+from secateur.protocols import Activations, Statistics
 from secateur.repair.tracing import traces, unit_losses
-from secateur.training.statistics import collect
+from secateur.training.statistics import KNOWN, collect
 from zoo import ZOO
 
 # Convolutions with batch norms, a flatten (k > 1), a square weight owned through both dimensions,
@@ -27,7 +29,7 @@ BATCHES = 3
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A randomised net in float64, its structure, statistics with gradients, and its batches."""
+    """A randomised net in float64, its structure, all statistics, and its batches."""
 
     model: nn.Module
     structure: sc.Structure
@@ -45,7 +47,8 @@ def case(net: str) -> Case:
         inputs = inputs_of(net)
         shape = leaves(call(model, inputs))[0].shape
         batches.append((inputs, torch.randn(shape, dtype=torch.float64)))
-    statistics = collect(model, structure, batches, loss, {"gradients"}, generator(0))
+    movement = {n: torch.randn(p.shape, dtype=p.dtype) for n, p in model.named_parameters()}
+    statistics = collect(model, structure, batches, loss, KNOWN, generator(0), movement=movement)
     found = traces(model, structure, [inputs for inputs, _ in batches])[0]
     losses = {name: unit_losses(trace) for name, trace in found.items()}
     statistics = dataclasses.replace(statistics, losses=losses)
@@ -88,16 +91,47 @@ def owned_values(group: sc.Group, unit: int, values, roles=("out", "in", "affine
     return torch.cat([values[name][mask] for name, mask in masks.items()])
 
 
+def reordered(statistics: Statistics, group: str, order: np.ndarray) -> Statistics:
+    """The statistics with the units of a group in another order."""
+    index = torch.from_numpy(order)
+
+    def one(kind: str, tensor: torch.Tensor) -> torch.Tensor:
+        if kind in ("covariances", "contributions"):
+            return tensor[index][:, index]
+        return tensor[:, index] if kind in ("products", "maps") else tensor[index]
+
+    kinds = ("losses", "products", "covariances", "maps", "contributions", "omissions")
+    changes: dict = {}
+    for kind in kinds:
+        found = dict(getattr(statistics, kind))
+        if group in found:
+            changes[kind] = found | {group: one(kind, found[group])}
+    if group in statistics.activations:
+        own = statistics.activations[group]
+        own = Activations(own.means[:, index], own.sizes[index], own.zeros[index])
+        changes["activations"] = {**statistics.activations, group: own}
+    return dataclasses.replace(statistics, **changes)
+
+
+def without(statistics: Statistics, needs: frozenset[str]) -> Statistics:
+    """Only what is needed, besides tensors and the generator."""
+    empty: dict = {kind: {} for kind in (KNOWN | {"losses"}) - needs}
+    return dataclasses.replace(statistics, **empty)
+
+
 class CriterionTests:
     """What every criterion promises; inherit it and give the name of yours.
 
-    nets:  of the zoo; all their groups must have a score.
-    draws: scores are random numbers, or are looked up, and do not follow the units.
+    nets:  of the zoo; all their groups must have a score, but those in ``unscored``.
+    draws: scores are random numbers and do not follow the units.
+    signed: scores may be below 0; then they are compared between groups as they are.
     """
 
     name: str
     nets: tuple[str, ...] = NETS
     draws = False
+    signed = False
+    unscored: tuple[str, ...] = ()
 
     def scores(self, group: sc.Group, statistics: Statistics) -> torch.Tensor:
         return CRITERIA.get(self.name)()(group, with_generator(statistics))
@@ -105,15 +139,19 @@ class CriterionTests:
     def groups(self):
         for net in self.nets:
             for group in case(net).structure.groups:
-                yield group, case(net).statistics
+                if group.name not in self.unscored:
+                    yield group, case(net).statistics
 
     def test_one_finite_float_per_unit(self) -> None:
         for group, statistics in self.groups():
             scores = self.scores(group, statistics)
             assert scores.shape == (group.size,)
             assert scores.is_floating_point() and scores.device.type == "cpu"
-            assert torch.isfinite(scores).all() and (scores >= 0).all()
+            assert torch.isfinite(scores).all()
+            assert self.signed or (scores >= 0).all()
             assert scores.unique().numel() > 1
+        if self.signed:
+            assert CRITERIA.get(self.name)().normalise == "none"
 
     def test_same_scores_again_and_nothing_changed(self) -> None:
         for group, statistics in self.groups():
@@ -127,10 +165,32 @@ class CriterionTests:
             members = tuple(
                 dataclasses.replace(member, index=member.index[order]) for member in group.members
             )
-            permuted = self.scores(dataclasses.replace(group, members=members), statistics)
+            permuted = self.scores(
+                dataclasses.replace(group, members=members),
+                reordered(statistics, group.name, order),
+            )
             scores = self.scores(group, statistics)
             expected = scores if self.draws else scores[order]
             torch.testing.assert_close(permuted, expected, rtol=1e-7, atol=1e-12)
+
+    def test_it_reads_what_it_says_it_needs_and_no_other_group(self) -> None:
+        needs = CRITERIA.get(self.name)().needs
+        for group, statistics in self.groups():
+            scores = self.scores(group, statistics)
+            assert torch.equal(self.scores(group, without(statistics, needs)), scores)
+            for net in self.nets:
+                if case(net).statistics is statistics:
+                    for other in case(net).structure.groups:
+                        if other.name not in self.unscored:
+                            self.scores(other, statistics)
+            assert torch.equal(self.scores(group, statistics), scores)
+
+    def test_what_is_missing_is_said(self) -> None:
+        needs = CRITERIA.get(self.name)().needs
+        group, statistics = next(self.groups())
+        if needs:
+            with pytest.raises(sc.InputError, match=re.escape(self.name)):
+                self.scores(group, without(statistics, frozenset()))
 
     def test_single_precision_gives_the_same_scores(self) -> None:
         for group, statistics in self.groups():
@@ -145,7 +205,7 @@ class CriterionTests:
                 self.scores(group, single).double(),
                 scores.double(),
                 rtol=1e-4,
-                atol=1e-5 * float(scores.max()),
+                atol=1e-5 * float(scores.abs().max()),
             )
 
     def test_buffers_do_not_matter(self) -> None:
@@ -176,3 +236,64 @@ class BruteForce(CriterionTests):
                 rtol=1e-6,
                 atol=1e-12,
             )
+
+
+class ElementTests:
+    """What every criterion of single weights promises; inherit it and give the name of yours.
+
+    only: weights that linear maps multiply with alone have a score.
+    """
+
+    name: str
+    nets: tuple[str, ...] = NETS
+    only = False
+    signed = False
+
+    def elements(self, tensor: str, statistics: Statistics) -> torch.Tensor:
+        return CRITERIA.get(self.name)().elements(tensor, with_generator(statistics))
+
+    def tensors(self):
+        for net in self.nets:
+            statistics = case(net).statistics
+            for name in statistics.norms if self.only else statistics.gradients:
+                yield name, statistics
+
+    def test_one_finite_float_per_element(self) -> None:
+        for name, statistics in self.tensors():
+            scores = self.elements(name, statistics)
+            assert scores.shape == statistics.tensors[name].shape
+            assert scores.dtype == torch.float64 and scores.device.type == "cpu"
+            assert torch.isfinite(scores).all()
+            assert self.signed or (scores >= 0).all()
+
+    def test_the_name_of_a_tensor_does_not_matter(self) -> None:
+        for name, statistics in self.tensors():
+            renamed = dataclasses.replace(
+                statistics,
+                **{kind: _renamed(getattr(statistics, kind), name) for kind in BY_TENSOR},
+            )
+            scores = self.elements("another.name", renamed)
+            torch.testing.assert_close(scores, self.elements(name, statistics), rtol=1e-12, atol=0)
+
+    def test_elements_read_what_the_criterion_needs(self) -> None:
+        needs = CRITERIA.get(self.name)().needs
+        for name, statistics in self.tensors():
+            before = statistics.tensors[name].clone()
+            scores = self.elements(name, without(statistics, needs))
+            assert torch.equal(scores, self.elements(name, statistics))
+            assert torch.equal(statistics.tensors[name], before)
+
+    def test_no_statistics_of_a_tensor_are_said(self) -> None:
+        needs = CRITERIA.get(self.name)().needs
+        name, statistics = next(self.tensors())
+        with pytest.raises(sc.InputError, match=re.escape(self.name if needs else "nothing")):
+            bare = without(statistics, frozenset())
+            self.elements(name if needs else "nothing", bare)
+
+
+BY_TENSOR = ("tensors", "gradients", "squares", "samples", "curvature", "movement", "norms",
+             "inverses", "flow")  # fmt: skip
+
+
+def _renamed(values, name: str) -> dict:
+    return {"another.name" if key == name else key: value for key, value in values.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from criterion_cases import (
     BruteForce,
     Case,
     CriterionTests,
+    ElementTests,
     case,
     generator,
     loss,
@@ -296,7 +298,6 @@ def test_an_entry_owned_twice_counts_once():
 
 class TestOptimalBrainSurgeon(CriterionTests):
     name = "obs"
-    draws = True  # its losses come by the name of the group
 
     def test_scores_rank_units_as_the_trace_does(self) -> None:
         for net in self.nets:
@@ -314,8 +315,12 @@ class TestOptimalBrainSurgeon(CriterionTests):
 
 
 def test_every_criterion_is_tested():
-    tested = {cls.name for cls in _leaves(CriterionTests)}
-    assert tested == set(CRITERIA.names())
+    for other in ("magnitude", "gradients", "inputs", "activations"):
+        importlib.import_module(f"test_criteria_{other}")
+    own = set(CRITERIA.names())
+    assert {cls.name for cls in _leaves(CriterionTests)} == own
+    elements = {name for name in own if hasattr(CRITERIA.get(name), "elements")}
+    assert {cls.name for cls in _leaves(ElementTests)} == elements
 
 
 def _leaves(cls: type) -> list[type]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 import torch
 
 from secateur.errors import InputError
-from secateur.protocols import UnitGroup, UnitMember
+from secateur.protocols import Statistics, UnitGroup, UnitMember
+
+T = TypeVar("T")
 
 # A buffer leaves with its unit too, but says nothing of what the unit is worth.
 PARAMETERS = frozenset({"out", "in", "affine"})
@@ -61,6 +64,21 @@ def lookup(values: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
         raise InputError(
             f"the statistics hold no tensor {name!r}, which a group names; "
             "collect them from the model that the structure was traced from"
+        )
+    return values[name]
+
+
+def weight(statistics: Statistics, name: str) -> torch.Tensor:
+    """A tensor in float64 on the CPU. Raises InputError where the statistics lack it."""
+    return lookup(statistics.tensors, name).detach().double().cpu()
+
+
+def collected(values: Mapping[str, T], name: str, criterion: str, need: str) -> T:
+    """A statistic of a tensor or a group. Raises InputError where it was not collected."""
+    if name not in values:
+        raise InputError(
+            f"{criterion} has no {need} of {name!r}; give data, so that they can be collected "
+            f"(needs={{{need!r}}}), or leave it out"
         )
     return values[name]
 

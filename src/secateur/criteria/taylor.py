@@ -24,7 +24,9 @@ class Taylor:
     """
 
     needs: frozenset[str] = frozenset({"gradients"})
+    reduction: str = "sum"
 
     def __call__(self, group: UnitGroup, statistics: Statistics) -> torch.Tensor:
         """float64 [group.size]. Raises InputError without gradients."""
-        return products(group, statistics, "taylor", absolute=False).abs().mean(0)
+        found = products(group, statistics, "taylor", False, self.reduction)
+        return found.abs().mean(0)

@@ -106,15 +106,17 @@ class _Maps:
             return
         x = by_unit(result, self.place, samples)
         rest = [n for dim, n in enumerate(result.shape) if dim not in (0, self.place.dim)]
-        if self.place.dim and self.place.index.shape[1] == 1 and len(result) == samples:
+        if rest and self.place.dim and self.place.index.shape[1] == 1 and len(result) == samples:
             x = x.reshape(*x.shape[:2], *rest)
         self.kept.append(x[:left].float().cpu())
 
 
 def _summary(some: list[_Sums]) -> Activations:
-    """The mean over the readers."""
+    """The mean over the readers; means of samples of those alone that see all samples."""
+    means = [torch.cat(one.means) for one in some]
+    most = max(len(one) for one in means)
     return Activations(
-        torch.stack([torch.cat(one.means) for one in some]).mean(0),
+        torch.stack([one for one in means if len(one) == most]).mean(0),
         torch.stack([one.size / one.count for one in some]).mean(0),
         torch.stack([one.zeros / one.count for one in some]).mean(0),
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from secateur.errors import InputError
 from secateur.training.loading import move
 from secateur.training.statistics.passes import Source, loss_of, no_batch, undisturbed
 
@@ -45,8 +47,20 @@ def curvature(source: Source, needs: frozenset[str]) -> dict[str, Any]:
             ]
             if not pairs:
                 continue
-            again = torch.autograd.grad(torch.stack(pairs).sum(), parameters, allow_unused=True)
+            again = _differentiated(torch.stack(pairs).sum(), parameters)
             for mean, product in zip(result, again, strict=True):
                 if product is not None:
                     mean += product / count
     return {"curvature": {n: r.cpu() for n, r in zip(source.parameters, result, strict=True)}}
+
+
+def _differentiated(value: Tensor, parameters: list[nn.Parameter]) -> tuple[Tensor | None, ...]:
+    try:
+        return torch.autograd.grad(value, parameters, allow_unused=True)
+    except RuntimeError as error:
+        if "derivative for" not in str(error):
+            raise
+        raise InputError(
+            "the Hessian asks for second derivatives, and PyTorch has none of an operation of this "
+            f"model ({str(error).splitlines()[0]}); take a criterion of gradients, such as 'snip'"
+        ) from error

@@ -13,26 +13,28 @@ from secateur.surgery.reference import InDouble, ZeroedReference, double
 from secateur.surgery.tensors import named_tensors
 from secateur.training.statistics.passes import Source
 
-aten = torch.ops.aten
 KINDS = frozenset({"flow"})
+SMALL = 1e-30
 
 
 def flow(source: Source, needs: frozenset[str]) -> dict[str, Any]:
     """|w * dR/dw| by name, R the sum of all outputs for one sample of ones: float64.
 
-    The captured graph runs on absolute values of all parameters, with running means of 0 and
-    variances as they are, so that in a net of linear maps, batch norms and ReLUs R is positive and
-    homogeneous in each layer. Inputs of whole numbers stay those that the model was traced with.
+    The captured graph runs on absolute values of all parameters, with biases and running means of
+    0, so that in a net of linear maps, batch norms and ReLUs R is positive and homogeneous in each
+    layer. The ones are made so small that bounded activation functions are at their slope at 0, and
+    R is scaled back. Inputs of whole numbers stay those that the model was traced with.
     """
     structure = source.structure
-    means = _running_means(structure)
+    shifts = _shifts(structure)
     tensors: dict[str, Tensor] = {}
     leaves: dict[str, Tensor] = {}
     for name, tensor in named_tensors(source.model).items():
         canonical = structure.aliases.get(name, name)
         value = double(tensor.detach())
+        value = torch.zeros_like(value) if canonical in shifts else value
         if canonical in structure.tracer.buffers:
-            tensors[name] = torch.zeros_like(value) if canonical in means else value
+            tensors[name] = value
         else:
             fresh = value.abs() if value.is_floating_point() else value
             tensors[name] = leaves.setdefault(canonical, fresh)
@@ -60,19 +62,26 @@ def flow(source: Source, needs: frozenset[str]) -> dict[str, Any]:
     scores = {}
     for (name, weight), gradient in zip(wanted.items(), found, strict=True):
         change = torch.zeros_like(weight) if gradient is None else gradient
-        scores[name] = (weight.detach() * change).abs().cpu() / batch
+        scores[name] = (weight.detach() * change).abs().cpu() / (batch * SMALL)
     return {"flow": scores}
 
 
 def _ones(leaf: Tensor) -> Tensor:
-    return torch.ones_like(leaf, dtype=torch.float64) if leaf.is_floating_point() else leaf
+    if not leaf.is_floating_point():
+        return leaf
+    return torch.full_like(leaf, SMALL, dtype=torch.float64)
 
 
-def _running_means(structure: Structure) -> set[str]:
-    """Buffers that a batch norm subtracts, by canonical name."""
+def _shifts(structure: Structure) -> set[str]:
+    """What operations add to their results by themselves, or subtract: canonical names."""
     found = set()
     for node in structure.captured.module.graph.nodes:
-        if node.target is aten.batch_norm.default and isinstance(node.args[3], fx.Node):
-            name = str(node.args[3].target)
-            found.add(structure.aliases.get(name, name))
+        schema = getattr(node.target, "_schema", None)
+        names = [argument.name for argument in schema.arguments] if schema is not None else []
+        given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+        for key in ("bias", "running_mean"):
+            operand = given.get(key)
+            if isinstance(operand, fx.Node) and operand.op == "get_attr":
+                name = str(operand.target)
+                found.add(structure.aliases.get(name, name))
     return found

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from secateur.errors import InputError
 from secateur.protocols import UnitGroup
 from secateur.training.loading import move
 from secateur.training.statistics.passes import Source, no_batch, undisturbed, value_of
@@ -35,7 +36,7 @@ def omissions(source: Source, needs: frozenset[str]) -> dict[str, Any]:
                 saved = {m.tensor: tensors[m.tensor].clone() for m in group.members}
                 try:
                     _zero(group, unit, tensors)
-                    rises.append(_loss(source, source_batches) - whole)
+                    rises.append(_without(source, source_batches, group.name, unit) - whole)
                 finally:
                     for name, before in saved.items():
                         tensors[name].copy_(before)
@@ -48,6 +49,16 @@ def _zero(group: UnitGroup, unit: int, tensors: dict[str, Tensor]) -> None:
         tensor = tensors[member.tensor]
         index = torch.as_tensor(member.index[unit], dtype=torch.long, device=tensor.device)
         tensor.index_fill_(member.dim, index, 0)
+
+
+def _without(source: Source, batches: list[Any], group: str, unit: int) -> float:
+    try:
+        return _loss(source, batches)
+    except InputError as error:
+        raise InputError(
+            f"without unit {unit} of group {group!r} there is no loss: {error}; take another "
+            f"criterion, or leave the group out with layers={{{group!r}: 'keep'}}"
+        ) from error
 
 
 def _loss(source: Source, batches: list[Any]) -> float:

@@ -34,7 +34,8 @@ def places(structure: Structure, group: Group) -> list[Place]:
     """What the linear layers that read a group get of it; where none does, what they answer; where
     there is none of these, the last result that holds the units. Empty where no result does."""
     owner = _owners(structure, group)
-    uses = every_use(structure)
+    fed = _fed(structure)
+    uses = [use for use in every_use(structure) if use.x in fed]
     given = [_at(structure, owner, group.size, use.x, use.node) for use in uses]
     found = {(p.node, p.dim): p for p in given if p is not None}
     if found:
@@ -45,10 +46,9 @@ def places(structure: Structure, group: Group) -> list[Place]:
 
 
 def everywhere(structure: Structure, group: Group) -> list[Place]:
-    """All results that hold the units, in the order of the graph."""
+    """All results that depend on inputs and hold the units, in the order of the graph."""
     owner = _owners(structure, group)
-    graph = structure.captured.module.graph
-    found = [_at(structure, owner, group.size, n) for n in graph.nodes if n.op == "call_function"]
+    found = [_at(structure, owner, group.size, n) for n in _fed(structure)]
     return [place for place in found if place is not None]
 
 
@@ -76,6 +76,15 @@ def _owners(structure: Structure, group: Group) -> np.ndarray:
     owner[np.bincount(closure.col, minlength=classes) > 1] = -1
     owner[structure.solution.frozen] = -1
     return owner
+
+
+def _fed(structure: Structure) -> dict[fx.Node, None]:
+    """The nodes that depend on inputs, in the order of the graph; others are made of parameters."""
+    found: dict[fx.Node, None] = {}
+    for node in structure.captured.module.graph.nodes:
+        if node.op == "placeholder" or any(n in found for n in node.all_input_nodes):
+            found[node] = None
+    return found
 
 
 def _at(

@@ -97,7 +97,8 @@ class _Sums:
             diagonal = moment.diagonal()
             dead = diagonal <= 0
             mean = float(diagonal[~dead].mean()) if not bool(dead.all()) else 1.0
-            damped = moment + torch.diag(torch.where(dead, mean, DAMPING * mean))
+            raised = torch.full_like(diagonal, DAMPING * mean).masked_fill(dead, mean)
+            damped = moment + torch.diag(raised)
             found.append(torch.linalg.inv(damped).diagonal())
         return torch.stack(found)
 
@@ -171,6 +172,8 @@ def _contribute(
     moments = sums.moment()
     mixed = [(weight.T @ weight) * moment for weight, moment in zip(maps, moments, strict=True)]
     energy = max(float(sum(one.sum() for one in mixed)), 1e-300)
+    if reader.spread:  # its read dimension holds the channels of all groups, one after the other
+        mixed = [torch.block_diag(*mixed)]
     for group in source.structure.groups:
         for member in group.members:
             if (member.tensor, member.dim) != (reader.weight, reader.dim):

@@ -82,7 +82,8 @@ def derivative(layers: list[Gate], slopes: Mapping[str, Tensor]) -> Tensor:
     total = torch.zeros((), dtype=torch.float64)
     for layer in layers:
         for tensor, dim, index in layer:
-            along_dim = slopes[tensor].movedim(dim, 0).flatten(1).sum(1)
+            slope = slopes[tensor].movedim(dim, 0)
+            along_dim = slope.reshape(len(slope), -1).sum(1)
             total = total + along_dim[index].sum(1) / len(layers)
     return total
 
