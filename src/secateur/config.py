@@ -15,6 +15,7 @@ from secateur.errors import InputError
 from secateur.quantities import Quantity, parse_quantity
 from secateur.sections.base import Section, quantity
 from secateur.sections.sparsity import SparsitySection
+from secateur.sections.training import TrainingSection
 
 
 class DataSection(Section):
@@ -128,38 +129,6 @@ class SearchSection(Section):
         return self.parallel or max(1, self.workers)
 
 
-class AugmentationSection(Section):
-    """All off by default."""
-
-    flip: float = Field(default=0.0, ge=0, le=1)
-    crop: int = Field(default=0, ge=0)
-    scale: float = Field(default=0.0, ge=0, lt=1)
-    rotate: float = Field(default=0.0, ge=0)
-    jitter: float = Field(default=0.0, ge=0)
-    noise: float = Field(default=0.0, ge=0)
-    occlusion: float = Field(default=0.0, ge=0, le=1)
-
-
-class TrainingSection(Section):
-    """A training: the dense one before, the short ones between steps, the last one after."""
-
-    epochs: int = Field(default=1, ge=0)
-    batch_size: int | None = Field(default=None, ge=1)
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    learning_rate: float = Field(default=0.01, gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=5e-4, ge=0)
-    schedule: Literal["constant", "cosine", "onecycle", "step", "linear"] = "cosine"
-    warmup: float = Field(default=0.0, ge=0, lt=1)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    gradient_clip: float | None = Field(default=None, gt=0)
-    distill: float = Field(default=0.0, ge=0, le=1)
-    temperature: float = Field(default=4.0, gt=0)
-    mixed_precision: Literal["auto", "off"] = "auto"
-    keep_best: bool = True
-    augmentation: AugmentationSection = AugmentationSection()
-
-
 class LatencySection(Section):
     """How models are timed: the two at the end in turn, and, for a target of latency, layers.
 
@@ -187,6 +156,11 @@ class Recipe(Section):
         # frozen for everyone else: this is still the construction
         object.__setattr__(self, "pruning", self.pruning.resolved(calibrated))
         return self
+
+    @property
+    def thins(self) -> bool:
+        """Whether a training of it may make zeros, or choose units."""
+        return any(t is not None and t.thins for t in (self.train_dense, self.finetune))
 
     model: str
     model_args: dict[str, Any] = Field(default_factory=dict)

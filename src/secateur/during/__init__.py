@@ -15,9 +15,12 @@ it was asked for.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from secateur.registry import Registry
-from secateur.training.extensions import Method
+
+if TYPE_CHECKING:
+    from secateur.training.extensions import Method
 
 DURING: Registry[Callable[..., Method]] = Registry(
     "method during training", package="secateur.during"

@@ -9,7 +9,8 @@ from fnmatch import fnmatch
 from torch import nn
 
 from secateur.errors import InputError
-from secateur.repair.readers import every_use
+from secateur.repair.readers import readers, shared_readers
+from secateur.repair.recurrences import recurrences
 from secateur.schedules import share_at
 from secateur.training.extensions import Moment, Scene
 
@@ -73,13 +74,17 @@ def check_zeros(name: str, zeros: float) -> None:
 def maskable(scene: Scene, name: str, keep: Sequence[str]) -> dict[str, nn.Parameter]:
     """Trained weights whose elements may become zero.
 
-    With a structure those are the weights of linear layers and convolutions, without one all
-    trained tensors of two dimensions or more. keep: names and globs of those that stay whole.
+    With a structure those are the weights of linear layers, convolutions and recurrences, without
+    one all trained tensors of two dimensions or more. keep: names and globs of those that stay
+    whole.
     Errors: InputError for names of no such weight, and where none is left.
     """
     found = {n: p for n, p in scene.parameters().items() if p.dim() > 1}
     if scene.structure is not None:
-        read = {reader.weight for reader in every_use(scene.structure)}
+        read = {reader.weight for reader in readers(scene.structure)}
+        read |= {some[0].weight for some in shared_readers(scene.structure)}
+        for layers in recurrences(scene.structure).values():
+            read |= {weight for layer in layers for weight, _ in layer.maps()}
         found = {n: p for n, p in found.items() if n in read}
     for pattern in keep:
         left = {n: p for n, p in found.items() if not _fits(n, pattern)}

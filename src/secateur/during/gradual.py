@@ -36,10 +36,13 @@ class Gradual:
     scope: str = "global"
     keep: tuple[str, ...] = ()
 
-    def begin(self, scene: Scene) -> Extension:
-        """Errors: InputError for values out of range, and where there are no weights."""
+    def __post_init__(self) -> None:
         check_zeros("gradual", self.zeros)
         share_at(self.schedule, 0.0, self.zeros)
+        Window(self.start, self.until, self.every)
+
+    def begin(self, scene: Scene) -> Extension:
+        """Errors: InputError where there are no weights."""
         window = Window(self.start, self.until, self.every)
         return _Gradual(self, maskable(scene, "gradual", self.keep), window)
 

@@ -38,12 +38,15 @@ class NetworkSurgery:
     scope: str = "global"
     keep: tuple[str, ...] = ()
 
-    def begin(self, scene: Scene) -> Extension:
-        """Errors: InputError for values out of range, and where there are no weights."""
+    def __post_init__(self) -> None:
         check_zeros("network-surgery", self.zeros)
         share_at(self.schedule, 0.0, self.zeros)
         if not self.band >= 0:
             raise InputError(f"network-surgery: band is {self.band!r}; give 0 or more, as 0.1")
+        Window(self.start, self.until, self.every)
+
+    def begin(self, scene: Scene) -> Extension:
+        """Errors: InputError where there are no weights."""
         window = Window(self.start, self.until, self.every)
         return _Surgery(self, maskable(scene, "network-surgery", self.keep), window)
 

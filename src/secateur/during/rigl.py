@@ -35,11 +35,14 @@ class RigL:
     scope: str = "erk"
     keep: tuple[str, ...] = ()
 
-    def begin(self, scene: Scene) -> Extension:
-        """Errors: InputError for values out of range, and where there are no weights."""
+    def __post_init__(self) -> None:
         check_zeros("rigl", self.zeros)
         if not 0 < self.drop <= 1:
             raise InputError(f"rigl: drop is {self.drop!r}; give a share above 0, such as 0.3")
+        Window(0.0, self.until, self.every)
+
+    def begin(self, scene: Scene) -> Extension:
+        """Errors: InputError where there are no weights."""
         weights = maskable(scene, "rigl", self.keep)
         return _Rigged(self, scene, weights, Window(0.0, self.until, self.every))
 

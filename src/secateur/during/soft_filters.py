@@ -33,13 +33,15 @@ class SoftFilters:
     schedule: str = "one-shot"
     scope: str = "local"
 
-    def begin(self, scene: Scene) -> Extension:
-        """Errors: InputError for values out of range, and without a structure."""
+    def __post_init__(self) -> None:
         if isinstance(self.units, bool) or not 0 < self.units < 1:
             raise InputError(f"soft-filters: units is {self.units!r}; give a share, such as 0.5")
         if self.scope not in ("local", "global"):
             raise InputError(f"soft-filters: scope is {self.scope!r}; give 'local' or 'global'")
         share_at(self.schedule, 0.0, self.units)
+
+    def begin(self, scene: Scene) -> Extension:
+        """Errors: InputError without a structure."""
         return _Soft(self, scene)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from secateur.config import UNBUDGETED, Recipe, SearchSection
+from secateur.config import UNBUDGETED, Recipe, SearchSection, TrainingSection
 from secateur.criteria import CRITERIA
+from secateur.during import DURING
 from secateur.errors import InputError
 from secateur.exporters import EXPORTERS
 from secateur.granularities import GRANULARITIES
 from secateur.metrics import METRICS
 from secateur.registry import Registry, unknown
+from secateur.regularisers import REGULARISERS
 from secateur.runtimes import RUNTIMES, check_threads
 from secateur.searching import ALGORITHMS
 from secateur.searching._storage import check_storage
@@ -48,6 +50,9 @@ def check_recipe(recipe: Recipe) -> None:
             "a target of latency is for whole models, and 'part' prunes a part alone; give flops "
             "or params"
         )
+    for name in ("train_dense", "between", "finetune"):
+        if getattr(recipe, name) is not None:
+            _check_training(recipe, name, getattr(recipe, name))
     if recipe.data is not None:
         return
     for name in ("train_dense", "between", "finetune"):
@@ -79,6 +84,45 @@ def _check_threshold(recipe: Recipe) -> None:
             f"pruning.threshold is {threshold}, but pruning.scope {scope!r} cuts until a target "
             f"holds; leave it out, or take one of the scopes {', '.join(UNBUDGETED)}"
         )
+
+
+def _check_training(recipe: Recipe, name: str, section: TrainingSection) -> None:
+    """Errors: InputError for methods that do not exist, or that do not belong there."""
+    _refuse_unknown(REGULARISERS, [*section.regularise])
+    if section.during is not None:
+        _refuse_unknown(DURING, [section.during["method"]])
+    if section.before is not None:
+        _refuse_unknown(CRITERIA, [section.before.criterion])
+    prunes = [key for key in ("during", "before", "ticket") if getattr(section, key) is not None]
+    if prunes and name == "between":
+        raise InputError(
+            f"'between.{prunes[0]}' makes zeros that the next cut would change; give it in "
+            "train_dense or finetune"
+        )
+    if name == "train_dense":
+        for key in ("rewind", "distill", "distill_features", "distill_attention"):
+            if getattr(section, key):
+                raise InputError(f"'train_dense.{key}' goes back to a dense training, and this is "
+                                 "that one; give it in finetune")  # fmt: skip
+        units = (key for key, told in section.regularise.items() if chooses_units(key, told))
+        chooses = [*prunes, *units]
+        if chooses and recipe.target.budgets():
+            raise InputError(
+                f"'{chooses[0]}' in train_dense chooses what leaves, and so does the target; leave "
+                "the target out, or give it in finetune"
+            )
+    elif section.rewind is not None:
+        dense = recipe.train_dense
+        if dense is None or dense.epochs < section.rewind:
+            raise InputError(
+                f"'{name}.rewind' goes back to epoch {section.rewind} of train_dense, which has "
+                f"{dense.epochs if dense else 0}; give train_dense more epochs, or leave it out"
+            )
+
+
+def chooses_units(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a regulariser of this name ends with units that leave."""
+    return name in ("l0", "growing") or bool(settings.get("remove"))
 
 
 def _check_workers(search: SearchSection, recipe: Recipe) -> None:

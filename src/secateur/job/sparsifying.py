@@ -15,7 +15,7 @@ from secateur.job.calibrating import calibration, is_foreign
 from secateur.job.clock import Clock
 from secateur.job.validating import described, validated
 from secateur.job.work import Work
-from secateur.masking.storing import apply_masks, load_masks, save_masks
+from secateur.masking.storing import apply_masks, load_masks, save_masks, sliced_masks
 from secateur.masks import cuttable, element_masks, judge_of_elements
 from secateur.measure.sizes import count_params
 from secateur.protocols import LABELLED
@@ -32,6 +32,7 @@ from secateur.training.loading import Batch
 from secateur.training.masks import zero_masks
 
 STAGE, MASKS = "sparsify", "masks.safetensors"
+DENSE_MASKS = "dense-masks.safetensors"  # of a dense training that zeroed single weights
 KEPT = "kept by the recipe"
 
 
@@ -170,12 +171,15 @@ def _staying(total: float, model: nn.Module, weights: set[str], dense: int) -> f
 
 
 def held(work: Work, model: nn.Module) -> Mapping[str, torch.Tensor] | None:
-    """Masks for a training after the stage; None where it was not."""
+    """Masks for a training after the stage, or after a dense training that made some; or None."""
     event = work.journal.done(STAGE)
-    if event is None:
+    if event is not None:
+        kept = work.folder / "steps" / STAGE / MASKS
+        return load_masks(kept) if kept.is_file() else zero_masks(model, event["zeros"])
+    dense, plan = work.folder / DENSE_MASKS, work.plan()
+    if not dense.is_file() or plan is None:
         return None
-    kept = work.folder / "steps" / STAGE / MASKS
-    return load_masks(kept) if kept.is_file() else zero_masks(model, event["zeros"])
+    return sliced_masks(load_masks(dense), work.structure, plan.remove)
 
 
 def _left_whole(section: SparsitySection, weights: set[str]) -> set[str]:

@@ -16,7 +16,8 @@ def pruned(work: Work) -> None:
     """All steps of pruning, with the trainings between them."""
     recipe = work.recipe
     if not recipe.target.budgets() and recipe.pruning.scope not in UNBUDGETED:
-        stage(work, "prune 1", "prune", lambda: steps.keep(work))
+        dense = work.journal.done("dense") or {}
+        stage(work, "prune 1", "prune", lambda: steps.keep(work, dense.get("remove")))
         return
     for step in range(1, recipe.pruning.steps + 1):
         stage(work, f"prune {step}", "prune", lambda n=step: steps.prune(work, n))
@@ -37,6 +38,15 @@ def finetuned(work: Work) -> None:
     training = work.recipe.finetune
     if training is not None and training.epochs:
         stage(work, "finetune", "train", lambda: trained(work, "finetune", training))
+        chosen = (work.journal.done("finetune") or {}).get("remove")
+        if chosen:
+            name = f"prune {recipe_steps(work) + 1}"
+            stage(work, name, "prune", lambda: steps.cut(work, name, chosen))
+
+
+def recipe_steps(work: Work) -> int:
+    """How many steps of pruning there were before the last training."""
+    return work.recipe.pruning.steps if work.recipe.target.budgets() else 1
 
 
 def trained(work: Work, name: str, training: TrainingSection) -> dict[str, Any]:

@@ -17,13 +17,13 @@ from secateur.job.evidence import evidence
 from secateur.job.turning import turned
 from secateur.job.validating import described, validated
 from secateur.job.work import Work
-from secateur.planning import describe, digest
+from secateur.planning import compose, describe, digest
 from secateur.quantities import Quantity
 from secateur.repair.batch_norm import recalibrate
 from secateur.repair.compensation import Solved, compensate
 from secateur.repair.streaming import fitting
 from secateur.structure.copying import copied
-from secateur.structure.structure import Removal
+from secateur.structure.structure import Removal, trace
 from secateur.surgery.applying import apply, origin_of
 from secateur.surgery.embedding import embed, unscaled, with_solved, with_tensors
 from secateur.surgery.storing import save
@@ -156,21 +156,46 @@ def no_break(scores: Mapping[str, Any], remove: Removal) -> list[str]:
     ]
 
 
-def keep(work: Work) -> dict[str, Any]:
-    """Without a target: nothing leaves, in the form of a step of pruning."""
+def keep(work: Work, remove: Removal | None = None) -> dict[str, Any]:
+    """Without a target: nothing leaves, or what the dense training chose and left at zero."""
+    chosen = {name: tuple(units) for name, units in (remove or {}).items()}
+    return _given(work, "prune 1", work.dense, chosen)
+
+
+def cut(work: Work, stage: str, remove: Removal) -> dict[str, Any]:
+    """Remove units of the pruned model that its training left at zero: the whole plan so far."""
+    before, model = work.plan(), work.model()
+    assert before is not None
+    now = trace(model, work.subject.example_inputs, part=work.structure.part)
+    second = describe(now, {name: tuple(units) for name, units in remove.items()})
+    whole = compose(before, second, work.structure)
+    tensors = unscaled(model, work.structure, origin_of(model).scales)
+    dense = with_tensors(
+        copied(work.dense), work.structure, embed(work.structure, before.remove, tensors)
+    )  # fmt: skip
+    return _given(work, stage, dense, dict(whole.remove))
+
+
+def _given(
+    work: Work, stage: str, dense: nn.Module, remove: dict[str, tuple[int, ...]]
+) -> dict[str, Any]:
+    """Carry out a removal that a training has chosen, in the form of a step of pruning."""
     recipe, structure = work.recipe, work.structure
-    work.listener.begin("prune 1")
+    work.listener.begin(stage)
     clock = Clock()
     inputs = work.subject.example_inputs
-    plan = describe(structure, {}, recipe.model, {"seed": recipe.seed})
-    result = apply(work.dense, plan, inputs, recipe.pruning.method, structure=structure)
+    why = {"seed": recipe.seed, **({"criterion": "chosen by a training"} if remove else {})}
+    plan = describe(structure, remove, recipe.model, why)
+    result = apply(dense, plan, inputs, recipe.pruning.method, structure=structure)
     clock.lap("apply")
-    verdict = verify(work.dense, result, plan, inputs, structure, strict=True)
+    verdict = verify(dense, result, plan, inputs, structure, strict=True)
     clock.lap("verify")
-    save(result.eval(), work.folder / "steps" / "prune-1")
-    metric, cost = validated(recipe, work.subject, result), structure.cost({})
+    save(result.eval(), work.folder / "steps" / stage.replace(" ", "-"))
+    metric, cost = validated(recipe, work.subject, result), structure.cost(remove)
+    share = cost.flops / max(structure.cost({}).flops, 1)
+    left = f"{share:.1%} of the FLOPs left" if remove else "nothing leaves"
     return {
-        "note": f"nothing leaves, {described(recipe, metric)}",
+        "note": f"{left}, {described(recipe, metric)}",
         "flops": cost.flops, "params": cost.params, "validation": metric,
         "verification": {
             "ok": verdict.ok, "error": verdict.error, "of_effect": None,

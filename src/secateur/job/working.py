@@ -20,6 +20,7 @@ from secateur.errors import InputError
 from secateur.job import folders, timing, trainings
 from secateur.job.evaluating import with_dense_weights
 from secateur.job.listening import Listener
+from secateur.job.methods import methods_of
 from secateur.job.reachable import check_target
 from secateur.job.reporting import write_results
 from secateur.job.stages import cut, finetuned, pruned
@@ -46,6 +47,9 @@ def work_on(recipe: Recipe, subject: Subject, folder: Path, listener: Listener) 
 
 def begun(recipe: Recipe, subject: Subject, folder: Path, listener: Listener) -> Work:
     """The first two stages: the structure, and the dense model, trained where it has to be."""
+    for section in (recipe.train_dense, recipe.between, recipe.finetune):
+        if section is not None:
+            methods_of(section)  # bad settings end a run at once
     if recipe.latency is not None:  # what would otherwise stop a run at its end
         ready(recipe.latency.runtime, recipe.latency.precision)
     journal = Journal(folder)
@@ -79,9 +83,9 @@ def _dense(
     model = subject.model
     if event is None:
         started = time.perf_counter()
-        history: list[dict[str, Any]] = []
+        told: dict[str, Any] = {"history": []}
         if recipe.train_dense is not None:
-            model, history = trainings.train_dense(recipe, subject, folder, listener)
+            model, told = trainings.train_dense(recipe, subject, folder, listener)
         write_tensors(
             folder / "dense.safetensors", {n: t.cpu() for n, t in unique_tensors(model).items()}
         )
@@ -90,7 +94,7 @@ def _dense(
         event = journal.append(
             "dense",
             started,
-            {"kind": "dense", "note": note, "validation": metric, "history": history},
+            {"kind": "dense", "note": note, "validation": metric, **told},
         )
     listener.end("dense", str(event.get("note", "")), reused)
 

@@ -14,9 +14,12 @@ one training (``training/extensions.py``).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from secateur.registry import Registry
-from secateur.training.extensions import Method
+
+if TYPE_CHECKING:
+    from secateur.training.extensions import Method
 
 REGULARISERS: Registry[Callable[..., Method]] = Registry(
     "regulariser", package="secateur.regularisers"

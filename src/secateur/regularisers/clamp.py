@@ -32,19 +32,23 @@ class Clamp:
     deviations: float | None = None
     layers: tuple[str, ...] = ()
 
-    def begin(self, scene: Scene) -> Extension:
-        """Errors: InputError where not just one bound is given, and for one that is not above 0."""
+    def __post_init__(self) -> None:
         if (self.limit is None) == (self.deviations is None):
             raise InputError("clamp wants one of limit and deviations, such as deviations: 3")
+        if self.limit is not None:
+            positive("clamp", limit=self.limit)
+        if self.deviations is not None:
+            positive("clamp", deviations=self.deviations)
+
+    def begin(self, scene: Scene) -> Extension:
+        """Errors: InputError without a structure, and where there are no weights."""
         weights = matrices(scene, "clamp", self.layers)
         if not self.layers:
             last = {f.tensor for f in scene.traced("clamp").frozen if f.op == "output"}
             weights = {n: w for n, w in weights.items() if n not in last} or weights
         if self.limit is not None:
-            positive("clamp", limit=self.limit)
             return _Clamped({w: self.limit for w in weights.values()})
         assert self.deviations is not None
-        positive("clamp", deviations=self.deviations)
         return _Clamped(
             {w: self.deviations * float(w.detach().std()) for w in weights.values()}
         )  # fmt: skip

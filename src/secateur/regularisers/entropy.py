@@ -31,13 +31,15 @@ class Entropy:
     direction: Literal["minimise", "maximise"] = "minimise"
     layers: tuple[str, ...] = ()
 
-    def begin(self, scene: Scene) -> Extension:
-        """Errors: InputError for values out of range, and where there are no weights."""
+    def __post_init__(self) -> None:
         from_zero("entropy", weight=self.weight)
         if self.direction not in ("minimise", "maximise"):
             raise InputError(
                 f"entropy: direction is {self.direction!r}; give 'minimise' or 'maximise'"
             )
+
+    def begin(self, scene: Scene) -> Extension:
+        """Errors: InputError where there are no weights."""
         sign = 1 if self.direction == "minimise" else -1
         weights = matrices(scene, "entropy", self.layers).values()
         return WeightPenalty(sign * self.weight, weights, magnitude_entropy)

@@ -30,10 +30,12 @@ class GaussianNoise:
     weight: float = 1.0
     sigma: float = 0.1
 
-    def begin(self, scene: Scene) -> Extension:
-        """Errors: InputError for numbers out of range."""
+    def __post_init__(self) -> None:
         from_zero("gaussian-noise", weight=self.weight)
         positive("gaussian-noise", sigma=self.sigma)
+
+    def begin(self, scene: Scene) -> Extension:
+        """The extension for one training."""
         return _Gaussian(self, scene)
 
 

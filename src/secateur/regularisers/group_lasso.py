@@ -32,9 +32,11 @@ class GroupLasso:
     needs: ClassVar[frozenset[str]] = frozenset({"structure"})
     weight: float = 1e-4
 
-    def begin(self, scene: Scene) -> Extension:
-        """Errors: InputError for a weight below 0, and without a structure."""
+    def __post_init__(self) -> None:
         from_zero("group-lasso", weight=self.weight)
+
+    def begin(self, scene: Scene) -> Extension:
+        """Errors: InputError without a structure."""
         return _Grouped(self.weight, scene)
 
 

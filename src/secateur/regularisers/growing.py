@@ -32,10 +32,12 @@ class Growing:
     every: int = 1
     ceiling: float = 1.0
 
-    def begin(self, scene: Scene) -> Extension:
-        """Errors: InputError for numbers out of range, and without a structure."""
+    def __post_init__(self) -> None:
         share("growing", remove=self.remove)
         positive("growing", step=self.step, every=self.every, ceiling=self.ceiling)
+
+    def begin(self, scene: Scene) -> Extension:
+        """Errors: InputError without a structure."""
         return _Grown(self, scene)
 
 

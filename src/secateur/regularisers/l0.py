@@ -30,9 +30,9 @@ class L0:
     A gate z in [0, 1] multiplies what reads its unit. The expected share of open gates
     E = mean sigma(log alpha - beta log(-gamma / zeta)) is led to 1 - remove by an augmented
     Lagrangian, n (lambda (E - t) + stiffness / 2 (E - t)^2), with t going down from 1 along a line
-    and lambda rising by rise * (E - t) at every update. At the share ``until`` of the training the gates are decided: exactly
-    ``round(remove * n)`` of the n units leave, gates of the others are folded into the weights,
-    and the rest of the training has neither gates nor noise.
+    and lambda rising by rise * (E - t) at every update. At the share ``until`` of the
+    training the gates are decided: exactly ``round(remove * n)`` of the n units leave, gates of the
+    others are folded into the weights, and the rest of the training has neither gates nor noise.
     remove:        share of all units that leaves.
     learning_rate: of log alpha, by adam; left out, such that a gate can cross its range twice.
     entropy:       weight of the gates' entropy, to decide them earlier; below 0 to keep them open.
@@ -49,8 +49,7 @@ class L0:
     entropy: float = 0.0
     tolerance: float = 0.05
 
-    def begin(self, scene: Scene) -> Extension:
-        """Errors: InputError for numbers out of range, and without a structure."""
+    def __post_init__(self) -> None:
         share("l0", remove=self.remove)
         share("l0", tolerance=self.tolerance)
         positive("l0", until=self.until, rise=self.rise)
@@ -58,6 +57,9 @@ class L0:
         from_zero("l0", stiffness=self.stiffness)
         if self.until >= 1:
             raise InputError(f"l0: until is {self.until!r}; give a share of the training below 1")
+
+    def begin(self, scene: Scene) -> Extension:
+        """Errors: InputError without a structure."""
         return _Gated(self, scene)
 
 

@@ -33,9 +33,11 @@ class L1:
     threshold: float = 0.0
     layers: tuple[str, ...] = ()
 
-    def begin(self, scene: Scene) -> Extension:
-        """Errors: InputError for numbers out of range, and where there are no weights."""
+    def __post_init__(self) -> None:
         from_zero("l1", weight=self.weight, threshold=self.threshold)
+
+    def begin(self, scene: Scene) -> Extension:
+        """Errors: InputError where there are no weights."""
         return _Lasso(self, matrices(scene, "l1", self.layers))
 
 

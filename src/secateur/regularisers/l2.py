@@ -24,8 +24,10 @@ class L2:
     weight: float = 1e-4
     layers: tuple[str, ...] = ()
 
-    def begin(self, scene: Scene) -> Extension:
-        """Errors: InputError for a weight below 0, and where there are no weights."""
+    def __post_init__(self) -> None:
         from_zero("l2", weight=self.weight)
+
+    def begin(self, scene: Scene) -> Extension:
+        """Errors: InputError where there are no weights."""
         weights = matrices(scene, "l2", self.layers).values()
         return WeightPenalty(self.weight, weights, lambda w: w.square().sum() / 2)

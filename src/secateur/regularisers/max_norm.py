@@ -28,9 +28,11 @@ class MaxNorm:
     limit: float = 3.0
     layers: tuple[str, ...] = ()
 
-    def begin(self, scene: Scene) -> Extension:
-        """Errors: InputError for a limit that is not above 0, and where there are no weights."""
+    def __post_init__(self) -> None:
         positive("max-norm", limit=self.limit)
+
+    def begin(self, scene: Scene) -> Extension:
+        """Errors: InputError where there are no weights."""
         return _Balls(self.limit, list(matrices(scene, "max-norm", self.layers).values()))
 
 

@@ -23,8 +23,10 @@ class OneSidedL2:
     weight: float = 1e-4
     layers: tuple[str, ...] = ()
 
-    def begin(self, scene: Scene) -> Extension:
-        """Errors: InputError for a weight below 0, and where there are no weights."""
+    def __post_init__(self) -> None:
         from_zero("one-sided-l2", weight=self.weight)
+
+    def begin(self, scene: Scene) -> Extension:
+        """Errors: InputError where there are no weights."""
         weights = matrices(scene, "one-sided-l2", self.layers).values()
         return WeightPenalty(self.weight, weights, lambda w: w.clamp_min(0).square().sum())

@@ -26,10 +26,12 @@ class OutputRange:
     bound: float = 10.0
     weight: float = 1e-2
 
-    def begin(self, scene: Scene) -> Extension:
-        """Errors: InputError for numbers out of range."""
+    def __post_init__(self) -> None:
         positive("output-range", bound=self.bound)
         from_zero("output-range", weight=self.weight)
+
+    def begin(self, scene: Scene) -> Extension:
+        """The extension for one training."""
         return _Bounded(self)
 
 

@@ -31,11 +31,13 @@ class Polarisation:
     largest: float = 1.0
     remove: float = 0.0
 
-    def begin(self, scene: Scene) -> Extension:
-        """Errors: InputError for numbers out of range, and where there are no batch norms."""
+    def __post_init__(self) -> None:
         from_zero("polarisation", weight=self.weight, t=self.t)
         positive("polarisation", largest=self.largest)
         share("polarisation", remove=self.remove)
+
+    def begin(self, scene: Scene) -> Extension:
+        """Errors: InputError where there are no batch norms."""
         return _Polarised(self, scene)
 
 

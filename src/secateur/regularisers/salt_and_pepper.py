@@ -27,10 +27,12 @@ class SaltAndPepper:
     weight: float = 1.0
     p: float = 0.05
 
-    def begin(self, scene: Scene) -> Extension:
-        """Errors: InputError for numbers out of range."""
+    def __post_init__(self) -> None:
         from_zero("salt-and-pepper", weight=self.weight)
         share("salt-and-pepper", p=self.p)
+
+    def begin(self, scene: Scene) -> Extension:
+        """The extension for one training."""
         return _Peppered(self, scene)
 
 

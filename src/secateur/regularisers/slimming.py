@@ -29,10 +29,12 @@ class Slimming:
     weight: float = 1e-3
     remove: float = 0.0
 
-    def begin(self, scene: Scene) -> Extension:
-        """Errors: InputError for numbers out of range, and where there are no batch norms."""
+    def __post_init__(self) -> None:
         from_zero("slimming", weight=self.weight)
         share("slimming", remove=self.remove)
+
+    def begin(self, scene: Scene) -> Extension:
+        """Errors: InputError where there are no batch norms."""
         return _Slimmed(self.weight, scene, self.remove)
 
 

@@ -17,16 +17,26 @@ from secateur.training.losses import IGNORED, class_dimension, is_classes, logit
 class Distillation:
     """How much the teacher counts.
 
-    alpha:       share of the teacher in the loss, in (0, 1]; the targets have the rest.
+    alpha:       share of the teacher's answers in the loss, in [0, 1]; the targets have the rest.
     temperature: divides the logits of both, above 0; it counts for classes alone.
+    features, attention: weights of the losses of what modules answer (``features.py``), added.
+    at:          modules that these read; those that make units where it is empty.
     """
 
     alpha: float = 0.5
     temperature: float = 4.0
+    features: float = 0.0
+    attention: float = 0.0
+    at: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha <= 1:
-            raise InputError(f"distillation alpha is {self.alpha}; give a share in (0, 1]")
+        if not 0 <= self.alpha <= 1:
+            raise InputError(f"distillation alpha is {self.alpha}; give a share in [0, 1]")
+        for name in ("features", "attention"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"distillation {name} is {getattr(self, name)}; give 0 or more")
+        if not (self.alpha or self.features or self.attention):
+            raise InputError("distillation wants alpha, features or attention above 0")
         if not 0 < self.temperature < math.inf:
             raise InputError(
                 f"distillation temperature is {self.temperature}; give a number above 0, such as 4"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -182,8 +182,15 @@ def begin_all(
 
 
 def described(methods: Sequence[Method]) -> list[dict[str, Any]]:
-    """Names and settings, to compare a checkpoint with."""
-    return [{"method": type(m).__name__, **asdict(m)} for m in methods]  # type: ignore[call-overload]
+    """Names and settings, to compare a checkpoint with; without fields whose metadata say
+    ``{"place": True}``, which may be another folder when a training goes on."""
+    return [
+        {
+            "method": type(method).__name__,
+            **{f.name: getattr(method, f.name) for f in fields(method) if not f.metadata},  # type: ignore[arg-type]
+        }
+        for method in methods
+    ]
 
 
 @contextmanager

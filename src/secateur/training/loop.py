@@ -42,6 +42,7 @@ def finetune(
     masks: Mapping[str, torch.Tensor] | None = None,
     methods: Sequence[Method] = (),
     structure: Structure | None = None,
+    channels: Mapping[str, torch.Tensor] | None = None,
 ) -> History:
     """Train ``model`` in place; it comes back on the device and in the mode it was given in.
 
@@ -59,6 +60,7 @@ def finetune(
     masks:      by the names of parameters, True where an element is trained; the others are zero.
     methods:    what takes part in every update, such as a regulariser; see ``extensions.py``.
     structure:  of this model, for methods that work on units.
+    channels:   module -> channels of the teacher that the model has (``surviving_channels``).
 
     The global random generators are seeded with ``settings.seed`` and put back at the end.
     Errors: InputError for arguments that do not belong together or another training's
@@ -83,12 +85,16 @@ def finetune(
         size = count_samples(data_train)
         least = min(2, settings.batch_size)
         state = TrainingState(
-            stepper=make_stepper(model, settings, loss, teacher, masks, methods, structure),
+            stepper=make_stepper(
+                model, settings, loss, teacher, masks, methods, structure, channels
+            ),
             data_size=size,
             generator=torch.Generator(place).manual_seed(stream_seed(settings.seed, 0, 1)),
             loss_sum=torch.zeros((), dtype=torch.float64, device=place),
             epoch=settings.begin_at,
         )
+        for tap in state.stepper.taps or ():
+            stack.callback(tap.close)
         path = None if checkpoint is None else Path(checkpoint)
         if path is not None and path.exists():
             load_state(path, state)

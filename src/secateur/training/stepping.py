@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from secateur.training.devices import device_of, synchronize
 from secateur.training.distillation import distillation_loss
 from secateur.training.extensions import Batch as Answered
 from secateur.training.extensions import Extension, Method, Moment, begin_all
+from secateur.training.features import Taps, attention_loss, feature_loss
 from secateur.training.layouts import channels_last, with_safe_layout
 from secateur.training.loading import Batch, forward, move
 from secateur.training.losses import Loss, default_loss
@@ -38,6 +39,8 @@ class Stepper:
     scaler:    scales the loss so that fp16 gradients do not vanish; does nothing otherwise.
     masks:     parameters whose elements stay zero where the mask is.
     methods:   settings of the extensions, each of which has a generator of its own.
+    taps:      on modules of the model and of the teacher, where features are distilled.
+    channels:  module -> channels of the teacher that the model has.
     """
 
     model: nn.Module
@@ -52,6 +55,8 @@ class Stepper:
     methods: tuple[Method, ...] = ()
     extensions: tuple[Extension, ...] = ()
     generators: tuple[torch.Generator, ...] = ()
+    taps: tuple[Taps, Taps] | None = None
+    channels: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 def make_stepper(
@@ -62,11 +67,13 @@ def make_stepper(
     masks: Mapping[str, torch.Tensor] | None = None,
     methods: Sequence[Method] = (),
     structure: Structure | None = None,
+    channels: Mapping[str, torch.Tensor] | None = None,
 ) -> Stepper:
     """A stepper for a model where it stands.
 
     masks:   by the names of parameters, True where an element is trained.
     methods: what takes part in every update; ``structure`` is for those that work on units.
+    channels: module -> channels of the teacher that the model has, to distil features.
     Errors: InputError for a model without parameters, and for masks of no parameter or shape.
     """
     device = device_of(model)
@@ -87,8 +94,26 @@ def make_stepper(
     )  # fmt: skip
     return Stepper(
         model, optimizer, loss, settings, device, precision, scaler, teacher, held, tuple(methods),
-        extensions, generators,
+        extensions, generators, _tapped(model, teacher, settings, channels), channels or {},
     )  # fmt: skip
+
+
+def _tapped(
+    model: nn.Module,
+    teacher: nn.Module | None,
+    settings: FinetuneSettings,
+    channels: Mapping[str, torch.Tensor] | None,
+) -> tuple[Taps, Taps] | None:
+    distill = settings.distill
+    if teacher is None or distill is None or not (distill.features or distill.attention):
+        return None
+    names = distill.at or tuple(channels or ())
+    if not names:
+        raise InputError(
+            "features are distilled at modules: name some with distill_at, or give channels="
+            "surviving_channels(structure, plan.remove)"
+        )
+    return Taps(model, names, "model"), Taps(teacher, names, "teacher")
 
 
 def compute_loss(
@@ -115,10 +140,28 @@ def _data_loss(stepper: Stepper, inputs: Any, targets: Any, outputs: Any) -> tor
     with torch.no_grad():
         taught = forward(stepper.teacher, inputs)
     taught_loss = distillation_loss(outputs, taught, targets, distill.temperature)
+    inner = _inner_loss(stepper)
     if distill.alpha == 1:
-        return taught_loss
-    own = stepper.loss(outputs, targets)
-    return (1 - distill.alpha) * own + distill.alpha * taught_loss
+        return taught_loss if inner is None else taught_loss + inner
+    own = (1 - distill.alpha) * stepper.loss(outputs, targets)
+    total = own + distill.alpha * taught_loss
+    return total if inner is None else total + inner
+
+
+def _inner_loss(stepper: Stepper) -> torch.Tensor | None:
+    """What modules inside answer, against the teacher's."""
+    distill = stepper.settings.distill
+    if stepper.taps is None or distill is None:
+        return None
+    ours, theirs = (tap.taken() for tap in stepper.taps)
+    parts = []
+    if distill.features:
+        parts.append(distill.features * feature_loss(ours, theirs, stepper.channels))
+    if distill.attention:
+        # without names only modules that answer at places have a map
+        chosen = ours if distill.at else {n: t for n, t in ours.items() if t.dim() > 2}
+        parts.append(distill.attention * attention_loss(chosen, theirs))
+    return torch.stack(parts).sum()
 
 
 def prepare(stepper: Stepper, at: Moment | None = None) -> None:

@@ -1,0 +1,51 @@
+"""Methods of a training, from the words of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from secateur.config import TrainingSection
+from secateur.during import DURING
+from secateur.errors import InputError
+from secateur.registry import Registry, unknown
+from secateur.regularisers import REGULARISERS
+from secateur.training.extensions import Method
+
+
+def methods_of(section: TrainingSection) -> list[Method]:
+    """Regularisers in the recipe's order, then what prunes. Errors: InputError for bad settings."""
+    found = [
+        made(REGULARISERS, name, settings) for name, settings in section.regularise.items()
+    ]  # fmt: skip
+    if section.during is not None:
+        settings = {key: value for key, value in section.during.items() if key != "method"}
+        found.append(made(DURING, section.during["method"], settings))
+    return found
+
+
+def needs_structure(methods: Sequence[Method]) -> bool:
+    """Whether one of them works on units, or picks layers by what they do."""
+    return any(True for method in methods if "structure" in method.needs or hasattr(method, "keep"))
+
+
+def made(
+    registry: Registry[Callable[..., Method]], name: str, settings: Mapping[str, Any]
+) -> Method:
+    """A method with settings of a recipe. Errors: InputError, one sentence for what is wrong."""
+    kind: Any = registry.get(name)
+    known = [field.name for field in fields(kind)]
+    for key in settings:
+        if key not in known:
+            raise InputError(f"{name}: {unknown('setting', str(key), known)}")
+    try:
+        return TypeAdapter(kind).validate_python(dict(settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"{name}: {where} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}"
+        ) from error
