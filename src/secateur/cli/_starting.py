@@ -28,6 +28,7 @@ def start(document: dict[str, Any], source: str, as_json: bool) -> None:
     checked = read_recipe(document, source)
     searched = checked.search is not None and bool(checked.search.space)
     aims = checked.target.model_dump(exclude_none=True) or checked.sparsity or searched
+    aims = aims or checked.thins
     if not aims and checked.pruning.scope not in UNBUDGETED:
         raise InputError("there is no target; give --target flops=0.5x, or 'target' in the recipe")
     check_recipe(checked)
