@@ -37,3 +37,17 @@ def start(document: dict[str, Any], source: str, as_json: bool) -> None:
 
         metrics = story.run(checked, talk, shlex.join(["secateur", *sys.argv[1:]]))
     finish(metrics, as_json, talk.run)
+
+
+def refuse_another(kept: Any, wanted: Any, folder: Path) -> None:
+    """A folder goes on with what it began with. Errors: InputError for another recipe."""
+    told, asked = (
+        {k: v for k, v in one.model_dump().items() if k not in ("output", "folder")}
+        for one in (kept, wanted)
+    )
+    strange = [key for key, value in asked.items() if told[key] != value]
+    if strange:
+        raise InputError(
+            f"{folder} was begun with another {strange[0]!r}; give another --output, or the recipe "
+            "that it was begun with"
+        )

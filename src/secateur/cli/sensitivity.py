@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from secateur.cli import command
-from secateur.cli._starting import read
+from secateur.cli._starting import read, refuse_another
 from secateur.cli._talking import answer, talking
 from secateur.errors import InputError
 
@@ -53,7 +53,7 @@ def sensitivity(
         name = Path(checked.output) if checked.output else None
         if name is not None and (name / folders.RECIPE).is_file():
             folder = name
-            _refuse_another(folders.open_folder(folder), checked, folder)
+            refuse_another(folders.open_folder(folder), checked, folder)
         else:
             folder = folders.new_folder(checked, shlex.join(["secateur", *sys.argv[1:]]))
         talk.say(f"folder: {folder}")
@@ -71,20 +71,6 @@ def _shares(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
         raise InputError(f"--levels wants numbers such as 0.25,0.5; got {text!r}") from error
-
-
-def _refuse_another(kept: Any, wanted: Any, folder: Path) -> None:
-    """A folder goes on with what it began with."""
-    told, asked = (
-        {k: v for k, v in one.model_dump().items() if k not in ("output", "folder")}
-        for one in (kept, wanted)
-    )
-    strange = [key for key, value in asked.items() if told[key] != value]
-    if strange:
-        raise InputError(
-            f"{folder} was begun with another {strange[0]!r}; give another --output, or the recipe "
-            "that it was begun with"
-        )
 
 
 def _print(found: dict[str, Any]) -> None:
