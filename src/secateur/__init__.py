@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from secateur.masks import ElementMasks, element_masks
     from secateur.planning import PruningPlan
     from secateur.predicting import Latency, latency
+    from secateur.pruner import Pruner
     from secateur.structure.groups import Frozen, Group, Member
     from secateur.structure.structure import Structure, trace
     from secateur.surgery.applying import apply
+    from secateur.surgery.optimizers import cut_optimizer
     from secateur.surgery.storing import load, save
     from secateur.verification import Verdict, verify
     from secateur.weight_pruning import prune_weights
@@ -52,12 +54,14 @@ _PLACES = {
     "secateur.choosing": ("plan",),
     "secateur.exporters.sparse": ("load_sparse",),
     "secateur.predicting": ("Latency", "latency"),
+    "secateur.pruner": ("Pruner",),
     "secateur.job.auto_compression": ("AutoCompression",),
     "secateur.job.compressing": ("Result", "compress"),
     "secateur.job.strategies": ("SearchResult", "search"),
     "secateur.masking.storing": ("apply_masks", "load_masks", "save_masks"),
     "secateur.masks": ("ElementMasks", "element_masks"),
     "secateur.surgery.applying": ("apply",),
+    "secateur.surgery.optimizers": ("cut_optimizer",),
     "secateur.surgery.storing": ("load", "save"),
     "secateur.verification": ("Verdict", "verify"),
     "secateur.weight_pruning": ("prune_weights",),
@@ -79,6 +83,7 @@ __all__ = [
     "NotExact",
     "PlanError",
     "PlanMismatch",
+    "Pruner",
     "PruningPlan",
     "Result",
     "SearchResult",
@@ -91,6 +96,7 @@ __all__ = [
     "apply_masks",
     "block_prune",
     "compress",
+    "cut_optimizer",
     "drop_features",
     "element_masks",
     "keep_classes",

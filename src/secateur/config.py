@@ -213,7 +213,7 @@ def read_recipe(document: Mapping[str, Any], source: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(dict(document))
     except ValidationError as error:
-        raise InputError(f"{source}: {_sentence(error)}") from error
+        raise InputError(f"{source}: {sentence(error)}") from error
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
@@ -224,13 +224,15 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
     os.replace(partial, path)
 
 
-def _sentence(error: ValidationError) -> str:
+def sentence(error: ValidationError, section: type[Section] | None = None) -> str:
+    """The first thing that is wrong; section: what was read, a recipe without it."""
+    whole = section or Recipe
     # a mistyped key explains what else is missing or wrong
     first = min(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
     place = [str(part) for part in first["loc"]]
     where = ".".join(place)
     if first["type"] == "extra_forbidden":
-        known = _keys(place[:-1])
+        known = _keys(place[:-1], whole)
         near = get_close_matches(place[-1], known, 1)
         hint = f"did you mean '{near[0]}'? " if near else ""
         inside = f" in '{'.'.join(place[:-1])}'" if place[:-1] else ""
@@ -240,12 +242,14 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "value_error":
         return f"'{where}': {first.get('ctx', {}).get('error')}"
     if first["type"] in ("model_type", "dict_type"):
-        return f"'{where}' holds {first['input']!r}; expected keys: {', '.join(_keys(place))}"
+        return (
+            f"'{where}' holds {first['input']!r}; expected keys: {', '.join(_keys(place, whole))}"
+        )
     return f"'{where}': {first['msg'].lower()}, got {first['input']!r}"
 
 
-def _keys(place: list[str]) -> list[str]:
-    section: Any = Recipe
+def _keys(place: list[str], whole: type[Section]) -> list[str]:
+    section: Any = whole
     for part in place:
         field = section.model_fields.get(part)
         if field is None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from secateur.choosing import Judged, count_classes, judge_next
 from secateur.config import Recipe
+from secateur.cutting import joined_cut
 from secateur.job.allocating import allocate
 from secateur.job.calibrating import calibration, is_foreign
 from secateur.job.clock import Clock
@@ -17,7 +18,7 @@ from secateur.job.evidence import evidence
 from secateur.job.turning import turned
 from secateur.job.validating import described, validated
 from secateur.job.work import Work
-from secateur.planning import compose, describe, digest
+from secateur.planning import describe, digest
 from secateur.quantities import Quantity
 from secateur.repair.batch_norm import recalibrate
 from secateur.repair.compensation import Solved, compensate
@@ -167,12 +168,7 @@ def cut(work: Work, stage: str, remove: Removal) -> dict[str, Any]:
     before, model = work.plan(), work.model()
     assert before is not None
     now = trace(model, work.subject.example_inputs, part=work.structure.part)
-    second = describe(now, {name: tuple(units) for name, units in remove.items()})
-    whole = compose(before, second, work.structure)
-    tensors = unscaled(model, work.structure, origin_of(model).scales)
-    dense = with_tensors(
-        copied(work.dense), work.structure, embed(work.structure, before.remove, tensors)
-    )  # fmt: skip
+    whole, dense = joined_cut(work.dense, work.structure, before, model, now, remove)
     return _given(work, stage, dense, dict(whole.remove))
 
 

@@ -19,6 +19,8 @@ from secateur.training.losses import class_dimension, is_classes, logits_of
 class Consistency(Extension):
     """weight * distance(clean answers, answers to ``noisy`` inputs)."""
 
+    reads_batch = True
+
     def __init__(self, weight: float, scene: Scene, name: str) -> None:
         self.weight, self.model, self.generator = weight, scene.model, scene.generator
         self.name = name

@@ -36,6 +36,8 @@ class OutputRange:
 
 
 class _Bounded(Extension):
+    reads_batch = True
+
     def __init__(self, settings: OutputRange) -> None:
         self.settings = settings
 

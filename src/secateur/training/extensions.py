@@ -107,6 +107,9 @@ class Extension:
     ``after_backward`` and ``hide`` run in reverse order, so that each puts back what it changed.
     """
 
+    reads_batch: ClassVar[bool] = False
+    """Whether ``penalty`` reads inputs or answers, and not weights alone."""
+
     def before_forward(self, at: Moment) -> None:
         """Before the passes of an update: weights may be exchanged until ``after_backward``."""
 
