@@ -86,6 +86,7 @@ zoo: env
 
 gpu: env
 	$(BIN)/python -m benchmarks.gpu_check
+	$(BIN)/python -m benchmarks.gpu_semi_structured
 
 clean:
 	rm -rf build dist site .cache .pytest_cache .ruff_cache .hypothesis
