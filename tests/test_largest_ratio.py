@@ -74,7 +74,7 @@ HARDEST = None  # a level whose true rise is just beyond the margin
     [
         (1000, 0.1, 0.01, 0.1, 0.5),
         (1000, 0.1, 0.01, 0.0, HARDEST),
-        (300, 0.02, 0.01, 0.1, HARDEST),
+        (300, 0.02, 0.01, 0.0, HARDEST),  # the normal bound alone accepts 20 % here
         (200, 0.3, 0.05, 0.1, HARDEST),
     ],
 )
