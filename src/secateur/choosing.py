@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import nn
 
 from secateur.config import UNBUDGETED
 from secateur.errors import InputError
+from secateur.judging import Judged, count_classes, judge_next, score, statistics_of
 from secateur.planning import PruningPlan, StructureLike, describe
 from secateur.policies import POLICIES, Request
 from secateur.policies._rules import Rule, resolve
 from secateur.predicting import Latency
-from secateur.protocols import Criterion, Data, Statistics
-from secateur.repair.streaming import fitting
-from secateur.repair.tracing import traces, unit_losses
-from secateur.requesting import (
-    Amount,
-    judge_of,
-    normaliser_of,
-    request_for,
-    request_of,
-    tensor_bytes,
-)
-from secateur.structure.groups import BRANCH
-from secateur.structure.inputs import ExampleInputs
-from secateur.structure.structure import Removal, Structure, trace
-from secateur.surgery.embedding import embed
-from secateur.training.loading import batches, forward
-from secateur.training.losses import Loss, class_dimension, default_loss, is_classes, logits_of
-from secateur.training.statistics import collect
+from secateur.protocols import FROM_NOTHING, LABELLED, Criterion, Data, Statistics
+from secateur.requesting import Amount, judge_of, normaliser_of, request_of, tensor_bytes
+from secateur.structure.structure import Structure
+from secateur.training.loading import batches
+from secateur.training.losses import Loss
+
+__all__ = ["Judged", "choose", "count_classes", "judge_next", "plan", "score"]
 
 Batches = Iterable[tuple[Any, Any]]
 
 HALF: Mapping[str, Amount] = MappingProxyType({"flops": "0.5x"})
-LOSSES = frozenset({"losses"})
 BATCH_SIZE, BATCHES = 64, 8  # taken of ``Data`` for a criterion that needs data
 
 
@@ -59,6 +47,7 @@ def plan(
     latency: Latency | None = None,
     branches: bool = False,
     threshold: float | None = None,
+    reduction: str | None = None,
 ) -> PruningPlan:
     """The plan that removes the units worth least, as few as the budget asks for.
 
@@ -73,7 +62,7 @@ def plan(
                much leaves), ``energy`` (what holds so much of the squared scores stays) or
                ``natural-break``.
     data:      (inputs, targets) batches, or ``Data``, of whose train split a random 8 batches of
-               64 are read; for criteria that need gradients.
+               64 are read; for criteria that need some (``secateur criteria``).
     loss:      (outputs, targets) -> scalar; cross-entropy or mean squared error by default.
     round_to:  widths become multiples of this; a group that loses nothing may keep any width.
     floor:     least units that stay in a group: a whole number, or a share of it such as 0.1.
@@ -84,26 +73,22 @@ def plan(
     branches:  whether what is added to a skip path may leave whole, with the criterion ``obs`` and
                the scope ``knapsack``; ``apply`` then returns a graph.
     threshold: of the scopes ``threshold`` and ``energy``; see ``secateur.policies``.
+    reduction: how a criterion of single weights goes from the members of a group to its units: sum,
+               mean, max, product, first (producer) or producers; its own where it is left out.
     Errors: BudgetError with the smallest cost in reach; InputError for values that cannot be
     used; PlanMismatch where the structure is of another model.
     """
-    judge = judge_of(criterion)
-    if judge.needs and data is None:
-        what = "gradients" if "gradients" in judge.needs else "calibration inputs"
+    judge = judge_of(criterion, reduction)
+    reads = bool(judge.needs - FROM_NOTHING)
+    if reads and data is None:
+        what = "labelled samples" if judge.needs & LABELLED else "calibration inputs"
+        what = "gradients" if "gradients" in judge.needs else what
         raise InputError(
             f"the criterion {_name(criterion)!r} needs data for its {what}, and none was "
             "given; give data=... of (inputs, targets) batches, or take the criterion 'l2'"
         )
-    generator = torch.Generator().manual_seed(_seed(seed))
-    given = _batches(data, seed) if judge.needs else None
-    if "losses" in judge.needs:
-        given = list(given or ())
-    statistics = collect(
-        model, structure, given, loss or default_loss, judge.needs - LOSSES, generator
-    )
-    if "losses" in judge.needs:
-        losses = _losses(model, structure, {}, given, seed, branches)
-        statistics = replace(statistics, losses=losses)
+    given = _batches(data, seed) if reads else None
+    statistics = statistics_of(judge, model, structure, given, loss, seed, branches)
     rules = resolve(layers or {}, structure, model)
     scale = normalise or normaliser_of(judge, scope)
     if scope in UNBUDGETED and budget is HALF:
@@ -131,6 +116,7 @@ def plan(
         "layers": dict(layers or {}),
         "seed": seed,
         "normalise": request.normalise,
+        **({"reduction": reduction} if reduction else {}),
     }
     if threshold is not None:
         why["threshold"] = threshold
@@ -157,132 +143,10 @@ def choose(
     return POLICIES.get(scope)(scores, costs or structure, request)
 
 
-@dataclass(frozen=True, eq=False)
-class Judged:
-    """What a policy needs: scores of the units, and what is asked for."""
-
-    scores: Mapping[str, torch.Tensor]
-    request: Request
-
-
-def judge_next(
-    pruned: nn.Module,
-    dense: nn.Module,
-    structure: Structure,
-    removed: Mapping[str, Sequence[int]],
-    example_inputs: ExampleInputs,
-    *,
-    criterion: str | Criterion,
-    budget: Mapping[str, Amount],
-    data: Batches | None,
-    round_to: int,
-    floor: int,
-    min_share: float,
-    layers: Mapping[str, Rule],
-    seed: int,
-    normalise: str | None,
-    branches: bool = False,
-    scope: str = "",
-    threshold: float | None = None,
-) -> Judged:
-    """Scores on the model as it is now, after ``removed`` has left it.
-
-    structure and dense: of the dense model; ``pruned``: what is left of it after ``removed``.
-    branches: whether whole ones are judged as well, by a criterion that needs losses.
-    Statistics are collected on ``pruned`` and put among zeros, so that all numbers stay dense.
-    Errors: InputError, as ``plan``.
-    """
-    judge = judge_of(criterion)
-    alone = judge.needs == LOSSES  # nothing that lives on the pruned model alone
-    plain = alone or not removed
-    place = structure if plain else trace(pruned, example_inputs, part=structure.part)
-    generator = torch.Generator().manual_seed(_seed(seed))
-    if "losses" in judge.needs:
-        data = list(data or ())
-    found = collect(
-        dense if alone else pruned, place, data if judge.needs else None, default_loss,
-        judge.needs - LOSSES, generator,
-    )  # fmt: skip
-    losses = {}
-    if "losses" in judge.needs:
-        losses = _losses(dense, structure, removed, data, seed, branches)
-    tensors = found.tensors if plain else embed(structure, removed, found.tensors)
-    counts = {len(each) for each in found.gradients.values()}
-    slots = [
-        embed(structure, removed, {name: each[slot] for name, each in found.gradients.items()})
-        for slot in range(counts.pop() if counts else 0)
-    ]
-    gradients = {name: [slot[name] for slot in slots] for name in (slots[0] if slots else {})}
-    request = request_for(
-        structure, dense, budget, round_to=round_to, floor=floor, min_share=min_share,
-        layers=layers, criterion=judge, normalise=normalise, scope=scope, threshold=threshold,
-    )  # fmt: skip
-    request = replace(request, removed=removed)
-    statistics = Statistics(tensors, gradients, generator, losses)
-    return Judged(score(judge, structure, statistics, request.kept), request)
-
-
-def _losses(
-    model: nn.Module,
-    structure: Structure,
-    removed: Removal,
-    data: Batches | None,
-    seed: int,
-    branches: bool,
-) -> dict[str, torch.Tensor]:
-    """Of every group, as the criterion ``obs`` reads them. Errors: InputError without a batch."""
-    batches = list(data or ())
-    classes = count_classes(model, batches[0]) if batches and not structure.part else None
-    left = [b for b in structure.branches if b.name not in removed] if branches else []
-    found, whole = traces(
-        model, structure, fitting(model, structure, [inputs for inputs, _ in batches]),
-        removed=removed, classes=classes, seed=seed, branches=left,
-    )  # fmt: skip
-    units = {name: unit_losses(trace) for name, trace in found.items()}
-    return units | {n: torch.tensor([loss], dtype=torch.float64) for n, loss in whole.items()}
-
-
-def count_classes(model: nn.Module, batch: tuple[Any, Any]) -> int | None:
-    """How many classes the answers have; None where the targets are not classes."""
-    inputs, targets = batch
-    if not isinstance(targets, torch.Tensor) or not is_classes(targets):
-        return None
-    with torch.no_grad():
-        logits = logits_of(forward(model, inputs))
-    return logits.shape[class_dimension(logits, targets)]
-
-
-def score(
-    criterion: Criterion,
-    structure: Structure,
-    statistics: Statistics,
-    kept: frozenset[str] = frozenset(),
-) -> dict[str, torch.Tensor]:
-    """The scores of all groups but ``kept``, in the structure's order: float [units] each.
-
-    Where statistics have losses of branches these come after, as they are.
-
-    Raises InputError where the criterion cannot score a group.
-    """
-    found = {
-        group.name: criterion(group, statistics)
-        for group in structure.groups
-        if group.name not in kept
-    }
-    whole = {name: loss for name, loss in statistics.losses.items() if name.startswith(BRANCH)}
-    return found | {name: loss for name, loss in whole.items() if name not in kept}
-
-
 def _batches(data: Data | Batches | None, seed: int) -> Batches | None:
     if isinstance(data, Data):
         return islice(batches(data.train, BATCH_SIZE, seed), BATCHES)
     return data
-
-
-def _seed(seed: int) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed is {seed!r}; give a whole number from 0 up")
-    return seed
 
 
 def _name(criterion: str | Criterion) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 
 from torch import nn
 
 from secateur.config import UNBUDGETED
 from secateur.criteria import CRITERIA
+from secateur.criteria._reduction import REDUCTIONS
 from secateur.errors import BudgetError, InputError
 from secateur.measure.sizes import count_bytes
 from secateur.policies import Request
@@ -44,16 +45,30 @@ def request_for(
     return replace(request, share=min_share)
 
 
-def judge_of(criterion: str | Criterion) -> Criterion:
-    """A criterion by its name, or as it is."""
-    return CRITERIA.get(criterion)() if isinstance(criterion, str) else criterion
+def judge_of(criterion: str | Criterion, reduction: str | None = None) -> Criterion:
+    """A criterion by its name, or as it is, with another reduction where one is given.
+
+    Errors: InputError for a reduction that there is not, or a criterion that has none.
+    """
+    judge = CRITERIA.get(criterion)() if isinstance(criterion, str) else criterion
+    if reduction is None:
+        return judge
+    if reduction not in REDUCTIONS:
+        raise InputError(unknown("reduction", reduction, REDUCTIONS))
+    if not is_dataclass(judge) or not hasattr(judge, "reduction"):
+        name = criterion if isinstance(criterion, str) else type(criterion).__name__
+        raise InputError(
+            f"the criterion {name!r} has no scores of single members to reduce; leave reduction "
+            "out, or take one that has, such as 'l2' or 'taylor'"
+        )
+    return replace(judge, reduction=reduction)  # type: ignore[call-arg,type-var]
 
 
 def normaliser_of(criterion: Criterion, scope: str = "") -> str | None:
-    """Losses of different groups are compared as they are, and so are scores with a threshold and
-    those of groups that are built alike."""
+    """Losses of different groups are compared as they are, and so are scores with a threshold,
+    those of groups that are built alike, and those whose criterion says so."""
     plain = "losses" in criterion.needs or scope in (*UNBUDGETED, "isomorphic")
-    return "none" if plain else None
+    return "none" if plain else getattr(criterion, "normalise", None)
 
 
 def tensor_bytes(
