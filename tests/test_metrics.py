@@ -173,7 +173,10 @@ def test_own_metric_must_return_a_number(scores, labels):
 def test_flags():
     shares = {name for name in builtin() if get_metric(name).is_share}
     higher = {name for name in builtin() if get_metric(name).higher_is_better}
-    assert shares == higher == {"accuracy", "top5-accuracy", "f1", "precision", "recall"}
+    assert shares == {
+        "accuracy", "accuracy-under-noise", "top5-accuracy", "f1", "precision", "recall"
+    }  # fmt: skip
+    assert higher == shares | {"output-entropy"}
     assert builtin() - higher == {"loss", "mae", "mse"}
 
 
@@ -235,3 +238,31 @@ def test_without_torchmetrics(monkeypatch, scores, labels, error, sentence):
     with pytest.raises(InputError, match=sentence) as caught:
         evaluate(Fixed(), uneven(scores, labels), "f1")
     assert "pip install 'secateur[metrics]'" in str(caught.value)
+
+
+def test_output_entropy_is_its_formula(scores, labels):
+    found = evaluate(Fixed(), uneven(scores, labels), "output-entropy")["output-entropy"]
+    p = scores.double().softmax(1)
+    by_hand = -sum(float(v) * math.log(v) for row in p for v in row) / len(scores)
+    assert found == pytest.approx(by_hand)
+    even = evaluate(Fixed(), [(torch.zeros(4, 5), torch.zeros(4).long())], "output-entropy")
+    assert even["output-entropy"] == pytest.approx(math.log(5))
+    sure = evaluate(Fixed(), [(1e4 * torch.eye(4), torch.arange(4))], "output-entropy")
+    assert sure["output-entropy"] == 0
+
+
+def test_accuracy_under_noise_is_that_of_noisy_inputs_the_same_in_every_call():
+    """Inputs 0.1 z from the border of two classes: a share Phi(z) stays right."""
+    count, z = 20_000, 0.5
+    inputs = torch.tensor([[0.1 * z, 0.0]]).repeat(count, 1)  # the noise of a difference is larger
+    labels = torch.zeros(count).long()
+    batches = list(zip(inputs.split(999), labels.split(999), strict=True))
+    found = [evaluate(Fixed(), batches, "accuracy-under-noise") for _ in range(2)]
+    expected = 0.5 * (1 + math.erf(z / math.sqrt(2) / math.sqrt(2)))
+    value = found[0]["accuracy-under-noise"]
+    assert value == pytest.approx(expected, abs=4 * math.sqrt(0.25 / count))
+    assert found[0] == found[1]
+    assert evaluate(Fixed(), batches, "accuracy")["accuracy"] == 1
+    words = nn.Embedding(3, 2)
+    with pytest.raises(InputError, match="adds noise to inputs of floats"):
+        evaluate(words, [(torch.tensor([0, 1]), torch.tensor([0, 1]))], "accuracy-under-noise")

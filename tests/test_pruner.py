@@ -1,4 +1,4 @@
-"""``Pruner``: in a loop of one's own it does what secateur's loop does, and goes on from its state."""
+"""``Pruner``: in a loop of one's own it does what secateur's loop does, and it resumes."""
 
 from __future__ import annotations
 

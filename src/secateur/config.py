@@ -171,6 +171,7 @@ class Recipe(Section):
     max_drop: quantity("drop") | None = None  # type: ignore[valid-type]
     metric: str = "accuracy"
     part: str = ""
+    floors: dict[str, float] = Field(default_factory=dict)
     pruning: PruningSection = PruningSection()
     search: SearchSection | None = None
     sparsity: SparsitySection | None = None

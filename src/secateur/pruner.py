@@ -94,8 +94,8 @@ class Pruner:
                    if e.reads_batch]  # fmt: skip
         if readers:
             raise InputError(
-                f"{readers[0]} reads inputs and answers of each batch, which a Pruner does not see; "
-                "train with secateur's own loop, or leave it out"
+                f"{readers[0]} reads inputs and answers of each batch, which a Pruner does not "
+                "see; train with secateur's own loop, or leave it out"
             )
         self._handles: list[Any] = []
         self._hook()
@@ -167,8 +167,10 @@ class Pruner:
             yield self.model
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a Pruner needs to go on: tensors, numbers and strings. Save it with the model and
-        the optimizer, between ``step`` and the next forward pass."""
+        """All that a Pruner needs to go on: tensors, numbers and strings.
+
+        Save it with the model and the optimizer, between ``step`` and the next forward pass.
+        """
         self._withdraw()
         found: dict[str, Any] = {
             "schema": SCHEMA,

@@ -61,6 +61,8 @@ def check_recipe(recipe: Recipe) -> None:
             raise InputError(f"'{name}' trains, but there is no data; give data, or leave it out")
     if recipe.max_drop is not None:
         raise InputError(
+    if recipe.floors:
+        raise InputError("floors are of metrics, which need data; give data, or leave them out")
             f"max_drop of {recipe.max_drop} cannot be checked without data; give data, or leave "
             "it out"
         )
@@ -162,8 +164,8 @@ def check_names(recipe: Recipe) -> None:
         _refuse_unknown(ALGORITHMS, [recipe.search.algorithm])
     if recipe.latency is not None:
         _refuse_unknown(RUNTIMES, [recipe.latency.runtime])
-    if ":" not in recipe.metric:  # else it is a function of the user's
-        _refuse_unknown(METRICS, [recipe.metric])
+    names = [recipe.metric, *recipe.floors]
+    _refuse_unknown(METRICS, [n for n in names if ":" not in n])  # else the user's functions
 
 
 def _refuse_unknown(registry: Registry[Any], names: Sequence[str]) -> None:

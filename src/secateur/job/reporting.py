@@ -12,6 +12,7 @@ from torch import nn
 from secateur.exporters import suffix_of
 from secateur.job import folders
 from secateur.job.exporting import exported
+from secateur.job.floors import measured_floors, missed_floors
 from secateur.job.listening import plain
 from secateur.job.measuring import measured, paired_latency
 from secateur.job.quiet import quiet
@@ -87,7 +88,8 @@ def write_results(work: Work) -> dict[str, Any]:
         keep_dense(work, pruned)
         document["kept"] = "dense"
         document["notes"] += [KEPT, alternative(work, pruned)]
-    document["missed"] = _missed(work, document)
+    document["floors"] = measured_floors(work, pruned)
+    document["missed"] = _missed(work, document) + missed_floors(document["floors"])
     document["reached"] = not document["missed"]
     if work.journal.done("measure") is None:
         work.journal.append("measure", started, {"kind": "measure", "exports": exports})

@@ -24,8 +24,9 @@ def load_subject(recipe: Recipe) -> Subject:
     folder = Path(recipe.folder)
     torch.manual_seed(recipe.seed)
     subject = load_model(recipe.model, recipe.model_args, recipe.weights, folder)
-    if ":" in recipe.metric:
-        add_metric(recipe.metric, load_function(recipe.metric, folder))
+    for name in {recipe.metric, *recipe.floors}:
+        if ":" in name:
+            add_metric(name, load_function(name, folder))
     refuse_nan(subject.model)
     data = None
     if recipe.data is not None:

@@ -13,9 +13,9 @@ class PrunerSection(Section):
     """Pruning in a loop of the user's own.
 
     updates: steps of the optimizer in all; epochs: how many they make, for methods that act after
-    each. regularise and during: as in a training of a recipe. target: budgets that units leave for,
-    in ``steps`` cuts along ``schedule``, between the shares ``start`` and ``until`` of the updates; of
-    a single cut, in ``finish``.
+    each. regularise and during: as in a training of a recipe. flops, params: budgets that units
+    leave for, in ``steps`` cuts along ``schedule``, from the share ``start`` of the
+    updates to ``until``; a single cut is made by ``finish``.
     """
 
     updates: int = Field(ge=1)
