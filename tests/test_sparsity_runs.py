@@ -11,6 +11,7 @@ import secateur as sc
 from command_cases import secateur, write_recipe
 from secateur.config import load_recipe
 from secateur.errors import InputError
+from secateur.job.strategy_space import strategies
 from secateur.job.subjects import load_subject
 from secateur.masking.storing import load_masks
 from secateur.training.loop import finetune
@@ -127,7 +128,7 @@ def test_two_of_four_on_every_row_survives_training_saving_and_loading(place):
     ],
 )
 def test_rules_of_a_criterion(place, sparsity, share):
-    name = "-".join(sparsity)
+    name = "-".join(["rule", *sparsity])
     metrics, (cut, _) = run(place, name, target={}, sparsity={"criterion": "l1", **sparsity})
     zeros = metrics["sparsity"]["zeros"]
     gone = sum(int((cut.get_parameter(n) == 0).sum()) for n in zeros)
@@ -162,6 +163,21 @@ def test_a_threshold_needs_no_target(place):
     told = json.loads((place / "none" / "metrics.json").read_text())
     assert any("have no natural break, and they lose nothing" in note for note in told["notes"])
     assert told["after"]["flops"] == told["before"]["flops"]
+
+
+def test_the_size_of_blocks_can_be_searched(place):
+    write_recipe(
+        place, "sizes.yaml", data=DATA, target={},
+        search={
+            "space": {"sparsity.block": [[2, 2], [4, 4]], "sparsity.zeros": [0.25, 0.5]},
+            "objective": ["max accuracy"],
+        },
+        sparsity={"criterion": "l1", "granularity": "block", "block": [4, 4], "zeros": 0.5},
+    )  # fmt: skip
+    found = strategies(load_recipe(place / "sizes.yaml"), {})
+    sections = [found.recipe((block, 0.25)).sparsity for block in ((2, 2), (4, 4))]
+    assert [section.block for section in sections] == [[2, 2], [4, 4]]
+    assert all(section.zeros == 0.25 for section in sections)
 
 
 @pytest.mark.parametrize(

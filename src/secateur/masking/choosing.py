@@ -93,6 +93,8 @@ def _together(found: Mapping[str, Cellular], rule: Rule) -> dict[str, Tensor]:
 
 def _cut(scores: Tensor, sizes: Tensor, rule: Rule) -> Tensor:
     """bool [cells]: what stays of one line."""
+    if isinstance(rule, Share) and bool((sizes == 1).all()):
+        return highest(scores, len(scores) - rule.count(scores, sizes))
     rising = _rising(scores)
     return _without(rising, rule.count(scores[rising], sizes[rising]))
 
@@ -110,6 +112,18 @@ def _bring_back(stays: Tensor, each: Cellular, least: int) -> None:
 def _leaving(each: Cellular, elements: int) -> Tensor:
     rising = _rising(each.scores)
     return _without(rising, nearest(each.sizes[rising], elements))
+
+
+def highest(scores: Tensor, count: int) -> Tensor:
+    """bool: the ``count`` highest of a line, of equal ones the first; without sorting it."""
+    leaving = len(scores) - count
+    if leaving <= 0 or count <= 0:
+        return torch.full(scores.shape, count > 0)
+    cut = scores.kthvalue(leaving).values
+    keep = scores > cut
+    equal = (scores == cut).nonzero()[:, 0]
+    keep[equal[: count - int(keep.sum())]] = True
+    return keep
 
 
 def _rising(scores: Tensor) -> Tensor:

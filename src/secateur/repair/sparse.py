@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from secateur.errors import InputError
+from secateur.masking.neighbours import check_n_of_m, n_of_m
 from secateur.repair.removal import inverted
 
 METHODS = ("obs", "wanda", "magnitude", "random", "sampled")
@@ -42,8 +43,8 @@ class Pattern:
                 f"blocks are {self.block[0]} by {self.block[1]}; give at least 1 by 1, and no n of "
                 "m with blocks"
             )
-        if self.of and not 0 < self.kept < self.of:
-            raise InputError(f"{self.kept} of {self.of} weights cannot stay; give e.g. 2 of 4")
+        if self.of:
+            check_n_of_m(self.kept, self.of)
         if not self.of and not 0 <= self.share < 1:
             raise InputError(f"the share that stays is {self.share}; give 0 to below 1")
 
@@ -81,7 +82,7 @@ def sparse(
             raise InputError("wanda ranks within rows, and blocks span them; take magnitude")
         keep = _blocks(size, pattern)
     elif pattern.of:
-        keep = _n_of_m(size, pattern)
+        keep = n_of_m(size, pattern.kept, pattern.of)
     elif method == "wanda":
         keep = _largest(size, pattern.share)
     else:
@@ -125,13 +126,6 @@ def _largest(size: Tensor, share: float) -> Tensor:
     return keep.scatter_(1, order[:, :count], True)
 
 
-def _n_of_m(size: Tensor, pattern: Pattern) -> Tensor:
-    groups = size.unflatten(1, (-1, pattern.of))
-    order = groups.argsort(dim=2, descending=True, stable=True)
-    keep = torch.zeros_like(groups, dtype=torch.bool)
-    return keep.scatter_(2, order[:, :, : pattern.kept], True).flatten(1)
-
-
 def _solved(weight: Tensor, moment: Tensor, pattern: Pattern) -> Tensor:
     """From the first input to the last: what left is made up for by the inputs behind it."""
     moment = (moment + moment.T) / 2
@@ -157,7 +151,7 @@ def _solved(weight: Tensor, moment: Tensor, pattern: Pattern) -> Tensor:
             if pattern.of and j % pattern.of == 0:
                 stop = j + pattern.of
                 size = (left[:, j:stop] / scale[start + j : start + stop]).square()
-                keep[:, j:stop] = _n_of_m(size, pattern)
+                keep[:, j:stop] = n_of_m(size, pattern.kept, pattern.of)
             error = torch.where(keep[:, j], 0.0, left[:, j]) / scale[start + j]
             left[:, j:] -= torch.outer(error, factor[start + j, start + j : end])
             left[:, j] = torch.where(keep[:, j], left[:, j], 0.0)
