@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import secateur as sc
 from command_cases import secateur, write_recipe
@@ -117,31 +118,38 @@ def test_two_of_four_on_every_row_survives_training_saving_and_loading(place):
 
 
 @pytest.mark.parametrize(
-    ("sparsity", "share"),
+    "sparsity",
     [
-        ({"threshold": 0.0}, 0.0),
-        ({"energy": 1.0}, 0.0),
-        ({"natural_break": True}, 0.0),
-        ({"total": 0.7}, 0.7),
-        ({"zeros": 0.5, "scope": "erk"}, None),
-        ({"zeros": 0.5, "scope": "local", "granularity": "block", "block": [2, 3]}, 0.5),
+        {"threshold": 0.0},
+        {"energy": 0.9},
+        {"natural_break": True},
+        {"total": 0.7},
+        {"zeros": 0.5, "scope": "erk"},
+        {"zeros": 0.5, "scope": "local", "granularity": "block", "block": [2, 3]},
     ],
 )
-def test_rules_of_a_criterion(place, sparsity, share):
+def test_rules_of_a_criterion(place, sparsity):
     name = "-".join(["rule", *sparsity])
     metrics, (cut, _) = run(place, name, target={}, sparsity={"criterion": "l1", **sparsity})
     zeros = metrics["sparsity"]["zeros"]
     gone = sum(int((cut.get_parameter(n) == 0).sum()) for n in zeros)
     whole = sum(cut.get_parameter(n).numel() for n in zeros)
     if "total" in sparsity:
-        assert metrics["after"]["nonzero"] == pytest.approx(
-            0.3 * metrics["before"]["nonzero"], abs=1
-        )
-    elif share is None:
+        left = 0.3 * metrics["before"]["nonzero"]
+        assert metrics["after"]["nonzero"] == pytest.approx(left, abs=1)
+    elif "energy" in sparsity:
+        dense = load_file(place / name / "dense.safetensors")
+        squares = torch.cat([dense[n].double().flatten() for n in zeros]).square()
+        held = squares.sort(descending=True).values.cumsum(0)
+        assert whole - gone == int((held < 0.9 * squares.sum()).sum()) + 1
+    elif sparsity.get("scope") == "erk":
         assert gone == round(0.5 * whole) and zeros["8.weight"] == 0 < zeros["3.weight"]
+    elif "block" in sparsity:
+        assert gone == 0.5 * whole and set(metrics["sparsity"]["whole"]) == {"0.weight"}
     else:
-        assert gone == pytest.approx(share * whole, abs=0)
-        assert ("block" in sparsity) == (metrics["sparsity"]["whole"] != {})
+        assert gone == 0 and whole == 12 * 9 + 144 * 9 + 120
+    lines = (place / name / "journal.jsonl").read_text()
+    assert ("no natural break" in lines) == ("natural_break" in sparsity)
 
 
 def test_a_threshold_needs_no_target(place):

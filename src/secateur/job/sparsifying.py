@@ -33,7 +33,7 @@ from secateur.training.masks import zero_masks
 
 STAGE, MASKS = "sparsify", "masks.safetensors"
 DENSE_MASKS = "dense-masks.safetensors"  # of a dense training that zeroed single weights
-KEPT = "kept by the recipe"
+KEPT, NO_BREAK = "kept by the recipe", "no natural break in the scores, nothing leaves; "
 
 
 def sparsified(work: Work) -> dict[str, Any]:
@@ -64,8 +64,9 @@ def sparsified(work: Work) -> dict[str, Any]:
     metric = validated(recipe, work.subject, model)
     total = sum(int((p == 0).sum()) for p in model.parameters())
     share = total / max(count_params(model), 1)
+    broken = "" if not section.natural_break or any(zeros.values()) else NO_BREAK
     return {
-        "note": f"{share:.1%} of the parameters zero, {described(recipe, metric)}",
+        "note": f"{broken}{share:.1%} of the parameters zero, {described(recipe, metric)}",
         "validation": metric,
         "zeros": zeros,
         "whole": whole,
