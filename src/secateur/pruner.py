@@ -50,6 +50,8 @@ class Pruner:
     recipe:    a mapping, or a YAML file, with the keys of ``sections/pruner.py``.
     optimizer: hooked, so that gradients and weights are seen before each of its steps; where units
                leave its moments are cut along. Wanted by ``during`` and ``regularise``.
+    hook_optimizer: False where gradients are made inside of ``optimizer.step(closure)``; then call
+               ``before_step`` when they are there.
     data:      (inputs, targets) batches or ``Data``, for criteria that read some.
     ``model`` is the model as it is now: another object after each cut. What masks hide lives on in
     it; a forward pass runs the masked model, in training and in evaluation.
@@ -63,6 +65,7 @@ class Pruner:
         example_inputs: Any,
         optimizer: torch.optim.Optimizer | None = None,
         data: Data | Any = None,
+        hook_optimizer: bool = True,
     ) -> None:
         self.recipe = _read(recipe)
         self.model, self.optimizer = model, optimizer
@@ -98,7 +101,7 @@ class Pruner:
                 "see; train with secateur's own loop, or leave it out"
             )
         self._handles: list[Any] = []
-        self._hook()
+        self._hook(hook_optimizer)
 
     def step(self) -> bool:
         """Call it after each step of the optimizer; whether ``model`` is another one now.
@@ -124,6 +127,20 @@ class Pruner:
         if self.budgets and self.recipe.steps > 1 and self._due():
             return self._cut_to(self._share())
         return False
+
+    def before_step(self) -> None:
+        """Gradients are there and the optimizer is about to step; the hook calls it by itself."""
+        if not self.extensions:
+            return
+        at = self._moment()
+        with torch.enable_grad():
+            penalties = [e.penalty(at, Batch(None, None, None)) for e in self.extensions]
+            given = [penalty for penalty in penalties if penalty is not None]
+            if given:
+                torch.stack(given).sum().backward()
+        for extension in reversed(self.extensions):
+            extension.after_backward(at)
+        self._active, self._moved = False, True
 
     def finish(self) -> nn.Module:
         """The pruned model: masks are zeros in it, units that shall leave are removed.
@@ -211,7 +228,7 @@ class Pruner:
 
     # what happens around the user's calls
 
-    def _hook(self) -> None:
+    def _hook(self, optimizer_too: bool) -> None:
         if self.optimizer is None or not self.extensions:
             return
         self._active = self._looked_at = False
@@ -237,29 +254,19 @@ class Pruner:
                     extension.hide()
 
         def before_step(optimizer: Any, arguments: Any, keywords: Any) -> None:
-            self._before_step()
+            self.before_step()
 
         self._handles = [
             model.register_forward_pre_hook(before),
             model.register_forward_hook(after, always_call=True),
-            self.optimizer.register_step_pre_hook(before_step),
         ]
+        if optimizer_too:
+            self._handles.append(self.optimizer.register_step_pre_hook(before_step))
 
     def _unhook(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-
-    def _before_step(self) -> None:
-        at = self._moment()
-        with torch.enable_grad():
-            penalties = [e.penalty(at, Batch(None, None, None)) for e in self.extensions]
-            given = [penalty for penalty in penalties if penalty is not None]
-            if given:
-                torch.stack(given).sum().backward()
-        for extension in reversed(self.extensions):
-            extension.after_backward(at)
-        self._active, self._moved = False, True
 
     def _withdraw(self) -> None:
         """Weights of their own again, where a training pass was begun."""
