@@ -75,6 +75,7 @@ class PruningSection(Section):
     ] = ""  # fmt: skip
     threshold: float | None = None
     normalise: Literal["mean", "max", "sum", "size", "none"] | None = None
+    reduction: Literal["sum", "mean", "max", "first", "product", "producers"] | None = None
     round_to: int = Field(default=1, ge=1)
     floor: int = Field(default=1, ge=1)
     min_share: float = Field(default=0.1, ge=0, le=1)

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from secateur.config import NOISE, Recipe
 from secateur.criteria import CRITERIA
 from secateur.errors import InputError
-from secateur.protocols import Subject
+from secateur.protocols import LABELLED, Subject
 from secateur.sources.data import load_data
 from secateur.training.loading import Batch, batches
 
@@ -28,7 +28,7 @@ def calibration(recipe: Recipe, subject: Subject) -> list[Batch] | None:
     pruning = recipe.pruning
     if is_foreign(recipe):
         needs = CRITERIA.get(pruning.criterion)().needs
-        if "gradients" in needs:
+        if needs & LABELLED:
             raise InputError(
                 f"the criterion '{pruning.criterion}' needs the labels of training samples, and "
                 f"pruning.calibrate is '{pruning.calibrate}'; take 'obs' or 'l2'"

@@ -11,6 +11,7 @@ from secateur.during import DURING
 from secateur.errors import InputError
 from secateur.exporters import EXPORTERS
 from secateur.granularities import GRANULARITIES
+from secateur.job.criteria import check_criterion
 from secateur.metrics import METRICS
 from secateur.registry import Registry, unknown
 from secateur.regularisers import REGULARISERS
@@ -22,6 +23,7 @@ from secateur.searching._storage import check_storage
 def check_recipe(recipe: Recipe) -> None:
     """Errors: InputError for what would otherwise fail after hours of training."""
     check_names(recipe)
+    check_criterion(recipe)
     searches = recipe.search is not None and bool(recipe.search.space)
     if searches and recipe.data is None:
         raise InputError("a search of recipes measures on data; give 'data' in the recipe")

@@ -83,6 +83,7 @@ def prune(work: Work, step: int) -> dict[str, Any]:
             branches=pruning.branches,
             scope=pruning.scope,
             threshold=pruning.threshold,
+            reduction=pruning.reduction,
         )
 
     judged = judge(dense if before is None else work.model(), dense, removed)
