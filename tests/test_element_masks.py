@@ -7,8 +7,11 @@ import torch
 from torch import nn
 
 import secateur as sc
+from secateur.criteria import CRITERIA
 from secateur.masking.storing import apply_masks, load_masks, save_masks
 from secateur.masks import cuttable, element_masks
+from secateur.protocols import FROM_NOTHING
+from secateur.training.statistics import GIVEN, KNOWN
 from zoo import ZOO
 
 
@@ -129,6 +132,26 @@ def test_nets_of_the_zoo(name):
     assert all(mask.shape == parameters[n].shape for n, mask in found.masks.items())
     total = sum(mask.numel() for mask in found.masks.values())
     assert sum(int((~mask).sum()) for mask in found.masks.values()) == round(0.5 * total)
+
+
+ELEMENTWISE = [n for n in CRITERIA.names() if hasattr(CRITERIA.get(n), "elements")]
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_every_criterion_of_elements_ranks_a_whole_model(name):
+    if not CRITERIA.get(name)().needs <= KNOWN - GIVEN:
+        pytest.skip("its statistics come from a training")
+    model = net().eval()
+    images = torch.randn(12, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+    rows = [(images[:6], torch.arange(6) % 3), (images[6:], torch.arange(6) % 3)]
+    found = element_masks(model, sc.trace(model, INPUT), name, 0.5, data=rows)
+    total = sum(mask.numel() for mask in found.masks.values())
+    assert sum(int((~mask).sum()) for mask in found.masks.values()) == round(0.5 * total)
+    again = element_masks(model, sc.trace(model, INPUT), name, 0.5, data=rows)
+    assert all(torch.equal(mask, again.masks[n]) for n, mask in found.masks.items())
+    if CRITERIA.get(name)().needs - FROM_NOTHING:
+        with pytest.raises(sc.InputError, match="needs data for its"):
+            element_masks(model, sc.trace(model, INPUT), name, 0.5)
 
 
 def test_masks_are_kept_in_a_file_and_put_on_a_model(tmp_path):

@@ -13,6 +13,7 @@ from secateur.criteria import CRITERIA
 from secateur.errors import InputError
 from secateur.granularities import cells_of
 from secateur.masking import Below, Energy, NaturalBreak, Rule, Share, choose_masks, n_of_m
+from secateur.masking.neighbours import check_divides
 from secateur.protocols import FROM_NOTHING, ElementCriterion, Statistics
 from secateur.repair.readers import readers, shared_readers
 from secateur.repair.recurrences import recurrences
@@ -97,38 +98,60 @@ def element_masks(
             f"the criterion {_name(criterion)!r} needs data for its {', '.join(sorted(wanted))}, "
             "and none was given; give data=... of (inputs, targets) batches, or take 'l1'"
         )
-    dims = {name: dim for name, dim in cuttable(structure).items() if name not in keep}
+    dims, whole = divided(structure, granularity, block, pattern, keep)
     generator = torch.Generator().manual_seed(seed)
     statistics = collect(
         model, structure, data if wanted else None, loss or default_loss, judge.needs, generator,
         parameters=dims,
     )  # fmt: skip
-    scores: dict[str, Tensor] = {}
+    scores = {
+        name: _scored(judge, criterion, name, statistics).transpose(0, 1 - dim)
+        for name, dim in dims.items()
+    }
+    if pattern:
+        masks = {name: n_of_m(score, kept, of) for name, score in scores.items()}
+    else:
+        within: Any = getattr(cells, "inside", None)
+        masks = choose_masks(
+            scores, rule, cells=cells, scope=scope, pool=pool, least=least,
+            inside=None if within is None else within(scores),
+        )  # fmt: skip
+    back = {name: mask.transpose(0, 1 - dims[name]) for name, mask in masks.items()}
+    return ElementMasks({name: mask.contiguous() for name, mask in back.items()}, whole)
+
+
+def divided(
+    structure: Structure,
+    granularity: str = "weight",
+    block: Sequence[int] | None = None,
+    pattern: str = "",
+    keep: Collection[str] = (),
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Weights that can be cut so, as ``cuttable``; and why each other one cannot.
+
+    Errors: InputError where none can.
+    """
+    cells = cells_of(granularity, block)
+    dims: dict[str, int] = {}
     whole: dict[str, str] = {}
-    for name, dim in dims.items():
-        turned = _scored(judge, criterion, name, statistics).transpose(0, 1 - dim)
+    for name, dim in cuttable(structure).items():
+        if name in keep:
+            continue
+        shape = list(structure.shapes[name])
+        shape[0], shape[1 - dim] = shape[1 - dim], shape[0]  # outputs first
         try:  # the reason is kept, and told where nothing is left
             if pattern:
-                scores[name] = n_of_m(turned, kept, of)
+                check_divides(shape, _n_m(pattern)[1])
             else:
-                if cells is not None:
-                    cells(tuple(turned.shape))
-                scores[name] = turned
+                cells(shape)
+            dims[name] = dim
         except InputError as error:
             whole[name] = str(error)
-    if not scores:
+    if not dims:
         why = next(iter(whole.values()), "no linear layer and no convolution was found, or all "
                    "are kept")  # fmt: skip
         raise InputError(f"no weight of the model can be cut: {why}")
-    masks = scores
-    if not pattern:
-        within: Any = getattr(cells, "inside", None)
-        inside = None if within is None else within(scores)
-        masks = choose_masks(
-            scores, rule, cells=cells, scope=scope, pool=pool, least=least, inside=inside
-        )
-    back = {name: mask.transpose(0, 1 - dims[name]) for name, mask in masks.items()}
-    return ElementMasks({name: mask.contiguous() for name, mask in back.items()}, whole)
+    return dims, whole
 
 
 def cuttable(structure: Structure) -> dict[str, int]:

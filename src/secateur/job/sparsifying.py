@@ -16,7 +16,7 @@ from secateur.job.clock import Clock
 from secateur.job.validating import described, validated
 from secateur.job.work import Work
 from secateur.masking.storing import apply_masks, load_masks, save_masks, sliced_masks
-from secateur.masks import cuttable, element_masks, judge_of_elements
+from secateur.masks import cuttable, divided, element_masks, judge_of_elements
 from secateur.measure.sizes import count_params
 from secateur.protocols import LABELLED
 from secateur.repair.batch_norm import recalibrate
@@ -112,8 +112,11 @@ def _by_criterion(
     weights = set(cuttable(structure))
     leave = _left_whole(section, weights)
     zeros = section.zeros
+    pattern = "" if section.pattern == "unstructured" else section.pattern
+    block = section.block if section.granularity in BLOCKS else None
     if section.total is not None:
-        zeros = 1 - _staying(section.total, model, weights - leave, count_params(work.dense))
+        cut, _ = divided(structure, section.granularity, block, pattern, leave)
+        zeros = 1 - _staying(section.total, model, set(cut), count_params(work.dense))
     needs = judge_of_elements(section.criterion).needs
     if is_foreign(recipe) and needs & LABELLED:
         raise InputError(
@@ -123,9 +126,7 @@ def _by_criterion(
     found = element_masks(
         model, structure, section.criterion, zeros,
         threshold=section.threshold, energy=section.energy, natural_break=section.natural_break,
-        pattern="" if section.pattern == "unstructured" else section.pattern,
-        granularity=section.granularity,
-        block=section.block if section.granularity in BLOCKS else None,
+        pattern=pattern, granularity=section.granularity, block=block,
         scope=section.scope, pool=section.pool, least=section.least, keep=leave,
         data=samples, seed=recipe.seed,
     )  # fmt: skip
