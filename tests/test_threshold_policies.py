@@ -133,7 +133,7 @@ def test_plan_says_what_is_missing_or_too_much():
 
 
 class Mixed(nn.Module):
-    """Two depthwise separable blocks of different widths, and two plain convolutions."""
+    """Two depthwise separable blocks of different widths, two plain ones, one of 1x1 kernels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,10 +147,12 @@ class Mixed(nn.Module):
         self.ends = nn.ModuleList(
             [nn.Conv2d(12, 16, 3, padding=1), nn.Conv2d(20, 16, 3, padding=1)]
         )
+        self.thin, self.back = nn.Conv2d(16, 20, 1), nn.Conv2d(20, 16, 1)
         self.head = nn.Linear(16, 4)
 
     def forward(self, x):
         x = self.stem(x)
+        x = x + self.back(self.thin(x).relu())
         for point, deep, back in zip(self.points, self.deeps, self.backs, strict=True):
             x = x + back(deep(point(x)).relu())
         for full, end in zip(self.fulls, self.ends, strict=True):
@@ -168,6 +170,7 @@ def test_only_what_is_built_alike_is_compared():
         ["fulls.0", "fulls.1"],
         ["points.0", "points.1"],
         ["stem"],
+        ["thin"],
     ]
     # scores of the depthwise blocks are a thousand times those of the plain ones
     generator = torch.Generator().manual_seed(0)
