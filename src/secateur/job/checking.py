@@ -61,10 +61,10 @@ def check_recipe(recipe: Recipe) -> None:
         section = getattr(recipe, name)
         if section is not None and section.epochs:
             raise InputError(f"'{name}' trains, but there is no data; give data, or leave it out")
-    if recipe.max_drop is not None:
-        raise InputError(
     if recipe.floors:
         raise InputError("floors are of metrics, which need data; give data, or leave them out")
+    if recipe.max_drop is not None:
+        raise InputError(
             f"max_drop of {recipe.max_drop} cannot be checked without data; give data, or leave "
             "it out"
         )
