@@ -121,7 +121,7 @@ def test_an_answer_stands_on_the_level_below_it():
 def test_it_is_said_in_words():
     found = largest(LEVELS, lambda r: point(r < 0.52))
     text = in_words(found, 0.01, 1000)
-    assert text.startswith("Up to a ratio of 0.5 the error stays within 1 points")
+    assert text.startswith("Up to a ratio of 0.5 the error stays within 1 point of dense")
     assert "under-pruned: more can leave" in text and "At 0.55 it is over-pruned" in text
     assert "already 0.05 is over-pruned" in in_words(
         largest(LEVELS, lambda r: point(False)), 0.01, 9

@@ -128,12 +128,12 @@ def verdict(ratio: float, found: Found) -> str:
 
 def in_words(found: Found, margin: float, samples: int) -> str:
     """What the measurement says, in a sentence or three."""
-    points = 100 * margin
+    width = f"{100 * margin:g} point" + "s" * (margin != 0.01)
     best = found.points.get(found.ratio)
     if best is None:
         least = min(found.points)
         text = (
-            f"No ratio keeps the error within {points:g} points of dense with 95 % confidence: "
+            f"No ratio keeps the error within {width} of dense with 95 % confidence: "
             f"already {least:g} is over-pruned, by {_rise(found.points[least])}."
         )
         if Z * math.sqrt(1 / samples) > margin and found.points[least].rise <= margin:
@@ -143,7 +143,7 @@ def in_words(found: Found, margin: float, samples: int) -> str:
             )
         return text
     text = (
-        f"Up to a ratio of {found.ratio:g} the error stays within {points:g} points of dense with "
+        f"Up to a ratio of {found.ratio:g} the error stays within {width} of dense with "
         f"95 % confidence: {_rise(best)}."
     )
     below = [ratio for ratio in found.points if ratio < found.ratio]
