@@ -315,7 +315,14 @@ class TestOptimalBrainSurgeon(CriterionTests):
 
 
 def test_every_criterion_is_tested():
-    for other in ("magnitude", "gradients", "inputs", "activations"):
+    for other in (
+        "magnitude",
+        "gradients",
+        "second_order",
+        "flow",
+        "inputs",
+        "activations",
+    ):
         importlib.import_module(f"test_criteria_{other}")
     own = set(CRITERIA.names())
     assert {cls.name for cls in _leaves(CriterionTests)} == own

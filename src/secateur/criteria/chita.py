@@ -25,17 +25,20 @@ class Chita:
     Hessian is held. Weights that left stay out. score of an element = its rank in the order of
     leaving, from 0 to 1: to be compared within a tensor. Of a unit the mean over what it owns.
     After Benbaki et al., "Fast as CHITA", ICML 2023, a tensor at a time, and without the search of
-    the active set. A backward pass for each sample, whose gradients are kept as far as memory goes.
+    the active set. A backward pass for each of 256 samples, whose gradients are kept as far as
+    memory goes.
     """
 
     needs: frozenset[str] = frozenset({"samples"})
     ridge: float = 1e-2
     steps: int = 20
+    samples: int = 256
 
     def __post_init__(self) -> None:
-        if not self.ridge > 0 or self.steps < 1:
+        if not self.ridge > 0 or min(self.steps, self.samples) < 1:
             raise InputError(
-                f"ridge is {self.ridge} and steps {self.steps}; give more than 0, and at least 1"
+                f"ridge is {self.ridge}, steps {self.steps} and samples {self.samples}; give more "
+                "than 0, and at least 1"
             )
 
     def __call__(self, group: UnitGroup, statistics: Statistics) -> torch.Tensor:
@@ -47,9 +50,11 @@ class Chita:
     def elements(self, tensor: str, statistics: Statistics) -> torch.Tensor:
         """float64 in (0, 1], of the tensor's shape."""
         own = weight(statistics, tensor)
-        gradients = collected(statistics.samples, tensor, "chita", "samples").double().flatten(1)
+        found = collected(statistics.samples, tensor, "chita", "samples")[: self.samples]
+        gradients = found.double().flatten(1)
         w0 = own.reshape(-1)
         ridge = self.ridge * float(gradients.square().mean()) or 1.0
+        curvature = largest_curvature(gradients, ridge)
         count = len(w0)
         w = w0.clone()
         rank = torch.zeros(count, dtype=torch.long)
@@ -57,7 +62,7 @@ class Chita:
         inside = torch.ones(count, dtype=torch.bool)
         for share in (*LEVELS, 0.0):
             keep = min(round(share * count), left)
-            found = fit(gradients, w0, w, inside, keep, ridge, self.steps)
+            found = fit(gradients, w0, w, inside, keep, ridge, curvature, self.steps)
             stays = torch.zeros(count, dtype=torch.bool)
             stays[_largest(found, inside, keep)] = True
             leave = (inside & ~stays).nonzero()[:, 0]
@@ -67,6 +72,13 @@ class Chita:
         return ((rank + 1).double() / count).reshape(own.shape)
 
 
+def largest_curvature(gradients: torch.Tensor, ridge: float) -> float:
+    """The largest eigenvalue of A^T A / N + ridge * I."""
+    wide = len(gradients) < gradients.shape[1]
+    square = gradients @ gradients.T if wide else gradients.T @ gradients
+    return float(torch.linalg.eigvalsh(square)[-1]) / len(gradients) + ridge
+
+
 def fit(
     gradients: torch.Tensor,
     w0: torch.Tensor,
@@ -74,14 +86,14 @@ def fit(
     inside: torch.Tensor,
     keep: int,
     ridge: float,
+    curvature: float,
     steps: int,
 ) -> torch.Tensor:
     """Iterative hard thresholding: at most ``keep`` weights of those ``inside`` differ from zero.
 
-    Each step goes down the gradient by 1 / the largest curvature, and keeps the largest.
+    Each step goes down the gradient by 1 / curvature, the largest there is, and keeps the largest.
     """
     samples = len(gradients)
-    curvature = float(torch.linalg.matrix_norm(gradients, 2)) ** 2 / samples + ridge
     w = torch.zeros_like(start)
     index = _largest(start, inside, keep)
     w[index] = start[index]
