@@ -13,7 +13,7 @@ from torch import nn
 from secateur.config import Recipe, TrainingSection
 from secateur.errors import InputError
 from secateur.job.calibrating import calibration
-from secateur.job.listening import Listener, plain
+from secateur.job.listening import Listener, Silent, plain
 from secateur.job.methods import methods_of
 from secateur.job.rewinding import EPOCHS, rewound
 from secateur.job.sparsifying import DENSE_MASKS, MASKS
@@ -91,6 +91,19 @@ def train_dense(
     if history.masks:
         save_masks(history.masks, folder / DENSE_MASKS)
     return model, {"history": _rows(history), **_decided(history)}
+
+
+def train_alone(
+    recipe: Recipe,
+    subject: Subject,
+    model: nn.Module,
+    section: TrainingSection,
+    stage: str,
+    folder: Path,
+) -> list[dict[str, Any]]:
+    """Train any model on the recipe's data, in place; its epochs. Nothing of a run is looked at."""
+    run = _Training(recipe, subject, model, section, stage, folder, Silent(), None)
+    return _rows(_train(run, None))
 
 
 @dataclass(frozen=True, eq=False)
