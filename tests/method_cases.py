@@ -43,8 +43,10 @@ def trained(method: Method, net: nn.Module | None = None, **options: Any) -> His
     )  # fmt: skip
 
 
-def moment(update: int = 0, updates: int = 10, rate: float = 0.1, epoch: int = 0) -> Moment:
-    return Moment(update, updates, epoch, 1, rate)
+def moment(
+    update: int = 0, updates: int = 10, rate: float = 0.1, epoch: int = 0, epochs: int = 1
+) -> Moment:
+    return Moment(update, updates, epoch, epochs, rate)
 
 
 def scene_of(

@@ -88,7 +88,8 @@ class TestSparseEvolutionaryTraining(ZerosTests):
 class TestSoftFilters(MethodTests):
     method = SoftFilters(units=0.4)
     wrong = (({"units": 0.0}, "units is 0"), ({"scope": "erk"}, "scope is 'erk'"),
-             ({"units": 0.95}, "give a smaller share"))  # fmt: skip
+             ({"units": 0.95}, "give a smaller share"),
+             ({"until": 0.0}, "until is 0"))  # fmt: skip
 
 
 def test_every_method_has_its_conformance_case():
@@ -280,9 +281,9 @@ def test_soft_filters_are_zero_after_an_epoch_and_live_again_within_it():
 
     history = trained(SoftFilters(units=0.5), net, on_step=look)
     structure = structure_of_small_net()
-    firsts = [norms for epoch, batch, norms in seen if batch == 1 and epoch > 1]
-    for norms in firsts:  # of the second and the third epoch, after one update
-        assert (norms > 0).all()  # what was zero has moved
+    second, third = (next(n for e, b, n in seen if (e, b) == (epoch, 1)) for epoch in (2, 3))
+    assert (second > 0).all()  # what was zero after the first epoch has moved
+    assert not third[list(history.remove["0"])].any() and (third > 0).sum() == 4  # it is decided
     assert sum(map(len, history.remove.values())) == 4 + 3  # half of each group
     images = blobs(16).tensors[0]
     plan = sc.PruningPlan(remove=history.remove)
@@ -298,7 +299,7 @@ def test_soft_filters_zero_what_makes_a_unit_right_after_the_epoch():
     extension = SoftFilters(units=0.5).begin(scene)
     norms = net[0].weight.detach().flatten(1)
     by_hand = torch.cat([norms, net[0].bias.detach()[:, None]], 1).norm(dim=1)
-    extension.after_epoch(moment(epoch=0))
+    extension.after_epoch(moment(epoch=0, epochs=4))
     gone = sorted(by_hand.argsort()[:4].tolist())
     assert extension.remove["0"] == tuple(gone)
     assert not net[0].weight[gone].any() and not net[0].bias[gone].any()

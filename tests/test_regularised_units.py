@@ -10,7 +10,14 @@ import torch
 from torch import nn
 
 import secateur as sc
-from method_cases import linear_data, moment, scene_of, settings_of, trained
+from method_cases import (
+    linear_data,
+    moment,
+    scene_of,
+    settings_of,
+    structure_of_small_net,
+    trained,
+)
 from secateur.boundary import Boundary
 from secateur.regularisers.group_lasso import GroupLasso
 from secateur.regularisers.growing import Growing
@@ -28,21 +35,37 @@ def test_slimming_with_a_large_weight_makes_every_scale_zero():
 
 
 def test_slimming_removes_the_units_of_the_smallest_scales():
-    net, seen = small_net(), {}
+    net = small_net()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for layer in (1, 5):
+            net[layer].weight.copy_(torch.randn(net[layer].weight.shape, generator=generator))
+    before = torch.cat([net[1].weight.detach(), net[5].weight.detach()])
+    scene = scene_of(net, structure_of_small_net())
+    extension = Slimming(weight=0.5, remove=0.4, until=1.0).begin(scene)
+    extension.after_step(moment(0, 1, rate=0.1))
+    shrunk = [math.copysign(max(abs(float(g)) - 0.05, 0.0), float(g)) for g in before]
+    lowest = sorted(range(14), key=lambda u: abs(shrunk[u]))[: round(0.4 * 14)]
+    removed = extension.finish().remove
+    assert sorted(u for u in lowest if u < 8) == sorted(removed.get("0", ()))
+    assert sorted(u - 8 for u in lowest if u >= 8) == sorted(removed.get("4", ()))
+    after = torch.cat([net[1].weight.detach(), net[5].weight.detach()])
+    expected = [0.0 if u in lowest else shrunk[u] for u in range(14)]
+    np.testing.assert_allclose(after.numpy(), expected, atol=1e-7)
 
-    def validate(model: nn.Module) -> dict[str, float]:
-        return {"score": 0.0}
 
-    def remember(report) -> None:
-        seen.update(a=net[1].weight.detach().clone(), b=net[5].weight.detach().clone())
+def test_after_its_choice_slimming_presses_no_more_and_the_rest_is_trained_without_the_units():
+    net, seen = small_net(), []
 
-    history = trained(
-        Slimming(weight=0.05, remove=0.4), net, on_epoch=remember, validate=validate
-    )  # fmt: skip
-    scales = torch.cat([seen["a"], seen["b"]]).abs()
-    lowest = scales.argsort()[: round(0.4 * 14)].tolist()
-    assert sorted(u for u in lowest if u < 8) == sorted(history.remove.get("0", ()))
-    assert sorted(u - 8 for u in lowest if u >= 8) == sorted(history.remove.get("4", ()))
+    def look(report) -> None:
+        seen.append(torch.cat([net[1].weight.detach(), net[5].weight.detach()]).clone())
+
+    history = trained(Slimming(weight=0.05, remove=0.4, until=0.5), net, on_step=look)
+    gone = [*history.remove.get("0", ()), *(8 + u for u in history.remove.get("4", ()))]
+    assert len(gone) == round(0.4 * 14)
+    assert not any(bool(scales[gone].any()) for scales in seen[8:])  # of 18 updates
+    assert all(bool(scales[gone].all()) for scales in seen[:8])
+    assert not history.epochs[0].best  # not in its final form yet
 
 
 def test_methods_of_scales_want_batch_norms():
@@ -138,7 +161,7 @@ def test_growing_decays_the_chosen_units_alone_and_ever_faster():
     extension = Growing(remove=0.5, step=0.1, every=2, ceiling=0.25).begin(scene_of(net, structure))
     factor = 1.0
     for update, strength in enumerate([0.0, 0.1, 0.1, 0.2, 0.2, 0.25, 0.25]):
-        extension.after_step(moment(update, 7, rate=0.5))
+        extension.after_step(moment(update, 20, rate=0.5))
         factor *= 1 - 0.5 * strength
         torch.testing.assert_close(net[0].weight[lowest].detach(), factor * before[lowest])
     rest = [u for u in range(6) if u not in lowest]

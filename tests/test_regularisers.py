@@ -53,7 +53,11 @@ class TestEntropy(MethodTests):
 
 class TestSlimming(MethodTests):
     method = Slimming(weight=0.05, remove=0.4)
-    wrong = (({"remove": 1.0}, "remove is 1"), ({"remove": 0.95}, "give a smaller share"))
+    wrong = (
+        ({"remove": 1.0}, "remove is 1"),
+        ({"remove": 0.95}, "give a smaller share"),
+        ({"until": 0.0}, "until is 0"),
+    )
 
 
 class TestPolarisation(MethodTests):
@@ -68,7 +72,11 @@ class TestGroupLasso(MethodTests):
 
 class TestGrowing(MethodTests):
     method = Growing(remove=0.4, step=0.5, every=2, ceiling=5.0)
-    wrong = (({"remove": 1.5}, "remove is 1"), ({"every": 0}, "every is 0"))
+    wrong = (
+        ({"remove": 1.5}, "remove is 1"),
+        ({"every": 0}, "every is 0"),
+        ({"until": 1.5}, "until is 1"),
+    )
 
 
 class TestOutputRange(MethodTests):
@@ -100,7 +108,7 @@ class TestMaxNorm(MethodTests):
 def test_every_regulariser_has_its_conformance_case():
     covered = {
         name.removeprefix("Test") for name in globals() if name.startswith("Test")
-    } | {"L0"}  # which has a file of its own  # fmt: skip
+    } | {"L0", "Freezing", "Dropout"}  # which have files of their own  # fmt: skip
     assert {type_.__name__ for type_ in map(REGULARISERS.get, REGULARISERS.names())} <= covered
 
 

@@ -21,8 +21,8 @@ class SoftFilters:
     """The filters of the smallest norm become zero after each epoch, and are trained on.
 
     What makes a unit (filters and their biases) is zeroed; the next epoch may bring it back. The
-    share follows the schedule over the epochs. After the last one the units that are zero leave:
-    until then a validation sees the model without them.
+    share follows the schedule over the epochs. A validation sees the model without those units.
+    until: share of the epochs after which the choice is final; the rest is trained without them.
     units: the share of all units that leaves at the end, exactly; the same share of every group
     with scope ``local`` as in the paper, the lowest norm per weight of all with ``global``.
     He et al., "Soft Filter Pruning for Accelerating Deep CNNs", IJCAI 2018.
@@ -32,6 +32,7 @@ class SoftFilters:
     units: float = 0.5
     schedule: str = "one-shot"
     scope: str = "local"
+    until: float = 0.75
 
     def __post_init__(self) -> None:
         if isinstance(self.units, bool) or not 0 < self.units < 1:
@@ -39,6 +40,8 @@ class SoftFilters:
         if self.scope not in ("local", "global"):
             raise InputError(f"soft-filters: scope is {self.scope!r}; give 'local' or 'global'")
         share_at(self.schedule, 0.0, self.units)
+        if not 0 < self.until <= 1:
+            raise InputError(f"soft-filters: until is {self.until!r}; give a share, such as 0.75")
 
     def begin(self, scene: Scene) -> Extension:
         """Errors: InputError without a structure."""
@@ -57,10 +60,16 @@ class _Soft(Removing):
 
     @torch.no_grad()
     def after_epoch(self, at: Moment) -> None:
-        progress = (at.epoch + 1) / at.epochs
+        if self.decided:
+            return
+        last = max(1, round(self.settings.until * at.epochs))
+        progress = (at.epoch + 1) / last
         self.remove = self._lowest(
             share_at(self.settings.schedule, progress, self.settings.units)
         )  # fmt: skip
+        if at.epoch + 1 >= last:
+            self.decide(self.remove)
+            return
         for group in self.groups:
             stays = torch.ones(group.size)
             stays[list(self.remove.get(group.name, ()))] = 0
@@ -68,8 +77,11 @@ class _Soft(Removing):
                 tensor = self.parameters[member.tensor]
                 tensor.mul_(along(member, stays.to(tensor), tensor))
 
+    def after_step(self, at: Moment) -> None:
+        self.hold()
+
     def settled(self, at: Moment) -> bool:
-        return at.epoch == at.epochs - 1
+        return self.decided
 
     def choose(self) -> dict[str, tuple[int, ...]]:
         return self.remove

@@ -57,14 +57,15 @@ def mean_scales(
 
 
 class Scaled(Removing):
-    """Acts on the scales, and at the end zeroes the units with the smallest, where that is asked.
+    """Acts on the scales, and zeroes the units with the smallest, where that is asked.
 
-    share: of the units that pass a batch norm; exactly so many leave.
+    share: of the units that pass a batch norm; exactly so many leave. until: share of the training
+    at which they are chosen; the rest is without them and without ``press``.
     """
 
-    def __init__(self, scene: Scene, name: str, share: float) -> None:
+    def __init__(self, scene: Scene, name: str, share: float, until: float) -> None:
         super().__init__(scene, name)
-        self.scales, self.share = batch_norm_scales(scene, name), share
+        self.scales, self.share, self.until = batch_norm_scales(scene, name), share, until
         names = dict.fromkeys(m.tensor for members in self.scales.values() for m in members)
         self.vectors = [self.parameters[name] for name in names]
         self.choose()  # a share that cannot leave is refused now
@@ -72,8 +73,19 @@ class Scaled(Removing):
     def choose(self) -> dict[str, tuple[int, ...]]:
         return lowest_units(mean_scales(self.scales, self.parameters), self.share)
 
+    def press(self, at: Moment) -> None:
+        """Move the scales after a step of the optimizer."""
+        raise NotImplementedError
+
+    def after_step(self, at: Moment) -> None:
+        if not self.decided:
+            self.press(at)
+        if self.share and not self.decided and at.progress >= self.until:
+            self.decide(self.choose())
+        self.hold()
+
     def settled(self, at: Moment) -> bool:
-        return not self.share or at.epoch == at.epochs - 1
+        return not self.share or self.decided
 
     def report(self) -> dict[str, float]:
         scales = torch.cat([scale.detach() for scale in self.vectors])

@@ -53,6 +53,13 @@ def from_zero(name: str, **values: float) -> None:
             raise InputError(f"{name}: {key} is {value!r}; give 0 or a number above it")
 
 
+def up_to_all(name: str, **values: float) -> None:
+    """Errors: InputError for a share out of (0, 1]."""
+    for key, value in values.items():
+        if isinstance(value, bool) or not 0 < value <= 1:
+            raise InputError(f"{name}: {key} is {value!r}; give a share above 0, up to 1")
+
+
 def share(name: str, **values: float) -> None:
     """Errors: InputError for a share out of [0, 1)."""
     for key, value in values.items():

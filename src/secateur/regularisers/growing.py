@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from secateur.regularisers import regulariser
-from secateur.regularisers._weights import positive, share
+from secateur.regularisers._weights import positive, share, up_to_all
 from secateur.training.extensions import Extension, Kept, Moment, Scene
 from secateur.training.removing import Removing, parameter_masks
 from secateur.training.units import lowest_units, unit_norms
@@ -21,8 +21,8 @@ class Growing:
 
     The units of the smallest norm per weight are chosen when the training begins; to them alone
     lambda / 2 |w|^2 is added, lambda rising by ``step`` every ``every`` updates up to
-    ``ceiling``; w <- w (1 - rate * lambda) after each step of the optimizer. They leave at the end.
-    remove: share of all units that leaves.
+    ``ceiling``; w <- w (1 - rate * lambda) after each step of the optimizer.
+    remove: share of all units that leaves. until: share of the training at which they become zero.
     Wang et al., "Neural Pruning via Growing Regularization", ICLR 2021.
     """
 
@@ -31,10 +31,12 @@ class Growing:
     step: float = 0.01
     every: int = 1
     ceiling: float = 1.0
+    until: float = 0.7
 
     def __post_init__(self) -> None:
         share("growing", remove=self.remove)
         positive("growing", step=self.step, every=self.every, ceiling=self.ceiling)
+        up_to_all("growing", until=self.until)
 
     def begin(self, scene: Scene) -> Extension:
         """Errors: InputError without a structure."""
@@ -49,27 +51,35 @@ class _Grown(Removing):
         for group in self.structure.groups:
             norms, counts = unit_norms(group, self.parameters)
             scores[group.name] = norms / counts.sqrt().clamp_min(1)
-        self._choose(lowest_units(scores, settings.remove))
+        self._press(lowest_units(scores, settings.remove))
 
-    def _choose(self, remove: dict[str, tuple[int, ...]]) -> None:
+    def _press(self, remove: dict[str, tuple[int, ...]]) -> None:
         self.remove = remove
-        self.masks = parameter_masks(self.structure, remove, self.parameters)
+        self.pressed = parameter_masks(self.structure, remove, self.parameters)
 
     def choose(self) -> dict[str, tuple[int, ...]]:
         return self.remove
 
     @torch.no_grad()
     def after_step(self, at: Moment) -> None:
+        if self.decided:
+            self.hold()
+            return
         grown = self.settings.step * ((at.update + 1) // self.settings.every)
         self.strength = min(self.settings.ceiling, grown)
         left = max(0.0, 1 - at.learning_rate * self.strength)
-        for name, mask in self.masks.items():
+        for name, mask in self.pressed.items():
             weight = self.parameters[name]
             weight.copy_(torch.where(mask, weight, weight * left))
+        if at.progress >= self.settings.until:
+            self.decide(self.remove)
+
+    def settled(self, at: Moment) -> bool:
+        return self.decided
 
     def take_up(self, kept: Kept) -> None:
         super().take_up(kept)
-        self._choose(self.remove)
+        self._press(self.remove)
 
     def report(self) -> dict[str, float]:
         return {"growing_lambda": self.strength}

@@ -14,7 +14,7 @@ from secateur.regularisers._gates import decided, gate_entropy, open_probability
 from secateur.regularisers._weights import from_zero, positive, share
 from secateur.structure.groups import Member
 from secateur.training.extensions import Extension, Kept, Moment, Scene
-from secateur.training.removing import Removing, parameter_masks
+from secateur.training.removing import Removing
 from secateur.training.units import along, lowest_units, slices
 
 CROSSINGS = 2  # of a gate's range that adam's steps suffice for
@@ -77,13 +77,12 @@ class _Gated(Removing):
         noise = torch.randn(sum(self.sizes), generator=scene.generator, device=scene.device)
         self.log_alpha = nn.Parameter(2.5 + SPREAD * noise)
         self.optimizer = torch.optim.Adam([self.log_alpha])
-        self.multiplier, self.fixed = 0.0, False
+        self.multiplier = 0.0
         self.factors: dict[str, Tensor] = {}
-        self.masks: dict[str, Tensor] = {}
         self._lowest()  # a share that cannot leave is refused now
 
     def before_forward(self, at: Moment) -> None:
-        if self.fixed:
+        if self.decided:
             return
         shape, device = self.log_alpha.shape, self.generator.device
         uniform = torch.rand(shape, generator=self.generator, device=device)
@@ -91,7 +90,7 @@ class _Gated(Removing):
         self.exchange.put(self._scaled(self.factors))
 
     def after_backward(self, at: Moment) -> None:
-        if self.fixed:
+        if self.decided:
             return
         self.exchange.back()
         gradients = {}
@@ -117,21 +116,17 @@ class _Gated(Removing):
         self.multiplier += self.settings.rise * self._excess(at).item()
 
     def after_step(self, at: Moment) -> None:
-        if not self.fixed and at.progress >= self.settings.until:
-            self._decide()
-        with torch.no_grad():
-            for name, mask in self.masks.items():
-                self.parameters[name].masked_fill_(~mask, 0)
+        if not self.decided and at.progress >= self.settings.until:
+            self._fold()
+        self.hold()
 
     def settled(self, at: Moment) -> bool:
-        return self.fixed
+        return self.decided
 
     def choose(self) -> dict[str, tuple[int, ...]]:
-        return self.remove if self.fixed else {}
+        return {}
 
     def values(self) -> dict[str, Tensor]:
-        if self.fixed:
-            return {}
         scaled = self._scaled(self._factors(decided(self.log_alpha.detach())))
         names = {parameter: name for name, parameter in self.parameters.items()}
         return {names[parameter]: value for parameter, value in scaled.items()}
@@ -139,8 +134,7 @@ class _Gated(Removing):
     def keep(self) -> Kept:
         adam = self.optimizer.state.get(self.log_alpha, {})
         tensors = {"log_alpha": self.log_alpha.detach(), **adam}
-        values = {"multiplier": self.multiplier, "fixed": self.fixed}
-        return Kept(tensors, {**super().keep().values, **values})
+        return Kept(tensors, {**super().keep().values, "multiplier": self.multiplier})
 
     def take_up(self, kept: Kept) -> None:
         super().take_up(kept)
@@ -149,9 +143,7 @@ class _Gated(Removing):
         adam = {name: tensor for name, tensor in kept.tensors.items() if name != "log_alpha"}
         if adam:
             self.optimizer.state[self.log_alpha] = adam
-        self.multiplier, self.fixed = kept.values["multiplier"], kept.values["fixed"]
-        if self.fixed:
-            self.masks = parameter_masks(self.structure, self.remove, self.parameters)
+        self.multiplier = kept.values["multiplier"]
 
     def report(self) -> dict[str, float]:
         log_alpha = self.log_alpha.detach()
@@ -198,7 +190,7 @@ class _Gated(Removing):
         return lowest_units(dict(zip(self.gated, parts, strict=True)), self.settings.remove)
 
     @torch.no_grad()
-    def _decide(self) -> None:
+    def _fold(self) -> None:
         """Fold the gates, and zero what leaves. Errors: TrainingError where too many are open."""
         gates = decided(self.log_alpha.detach())
         remove = self._lowest()
@@ -217,5 +209,4 @@ class _Gated(Removing):
             )
         for parameter, value in self._scaled(self._factors(gates)).items():
             parameter.copy_(value)
-        self.remove, self.fixed = remove, True
-        self.masks = parameter_masks(self.structure, remove, self.parameters)
+        self.decide(remove)

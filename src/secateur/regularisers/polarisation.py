@@ -10,7 +10,7 @@ from torch import Tensor
 
 from secateur.regularisers import regulariser
 from secateur.regularisers._scales import Scaled
-from secateur.regularisers._weights import from_zero, positive, share
+from secateur.regularisers._weights import from_zero, positive, share, up_to_all
 from secateur.training.extensions import Batch, Extension, Moment, Scene
 
 
@@ -21,7 +21,7 @@ class Polarisation:
 
     The penalty is weight * (t sum |gamma| - sum |gamma - mean gamma|) over all batch norms
     together, with gamma kept in [0, largest]. A larger t makes more of them zero.
-    remove: share of the units that leaves when the training ends; see ``slimming``.
+    remove, until: as in ``slimming``.
     Zhuang et al., "Neuron-level Structured Pruning using Polarization Regularizer", NeurIPS 2020.
     """
 
@@ -30,11 +30,13 @@ class Polarisation:
     t: float = 1.2
     largest: float = 1.0
     remove: float = 0.0
+    until: float = 0.7
 
     def __post_init__(self) -> None:
         from_zero("polarisation", weight=self.weight, t=self.t)
         positive("polarisation", largest=self.largest)
         share("polarisation", remove=self.remove)
+        up_to_all("polarisation", until=self.until)
 
     def begin(self, scene: Scene) -> Extension:
         """Errors: InputError where there are no batch norms."""
@@ -43,14 +45,16 @@ class Polarisation:
 
 class _Polarised(Scaled):
     def __init__(self, settings: Polarisation, scene: Scene) -> None:
-        super().__init__(scene, "polarisation", settings.remove)
+        super().__init__(scene, "polarisation", settings.remove, settings.until)
         self.settings = settings
 
-    def penalty(self, at: Moment, batch: Batch) -> Tensor:
+    def penalty(self, at: Moment, batch: Batch) -> Tensor | None:
+        if self.decided:
+            return None
         return self.settings.weight * polarised(torch.cat([*self.vectors]), self.settings.t)
 
     @torch.no_grad()
-    def after_step(self, at: Moment) -> None:
+    def press(self, at: Moment) -> None:
         for scale in self.vectors:
             scale.clamp_(0, self.settings.largest)
 

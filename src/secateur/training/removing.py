@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from secateur.structure.structure import Removal, Structure
@@ -15,6 +16,7 @@ from secateur.training.units import unit_masks
 class Removing(Extension):
     """Shows the model with the units that ``choose`` names set to zero, whole slices of them.
 
+    Once it has decided, the units are zero for good and the rest of the training does without them.
     What ``finish`` tells is what was shown last: removing it changes nothing that was measured.
     """
 
@@ -22,6 +24,8 @@ class Removing(Extension):
         self.structure: Structure = scene.traced(name)
         self.parameters: dict[str, nn.Parameter] = scene.parameters()
         self.remove: dict[str, tuple[int, ...]] = {}
+        self.decided = False
+        self.masks: dict[str, Tensor] = {}
         self.exchange = Exchange()
 
     def choose(self) -> dict[str, tuple[int, ...]]:
@@ -32,15 +36,29 @@ class Removing(Extension):
         """Further values of parameters in the form that the training ends with."""
         return {}
 
+    def decide(self, remove: dict[str, tuple[int, ...]]) -> None:
+        """These leave: zero from now on."""
+        self.remove, self.decided = remove, True
+        self.masks = parameter_masks(self.structure, remove, self.parameters)
+        self.hold()
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Zero what has been decided to leave; call it after each step."""
+        for name, mask in self.masks.items():
+            self.parameters[name].masked_fill_(~mask, 0)
+
     def show(self) -> None:
+        if self.decided:
+            return
         self.remove = self.choose()
-        values = {n: p.detach() for n, p in self.parameters.items()} | self.values()
+        further = self.values()
+        values = {n: p.detach() for n, p in self.parameters.items()} | further
         masks = parameter_masks(self.structure, self.remove, self.parameters)
-        changed = self.values().keys() | masks.keys()
         self.exchange.put(
             {
                 self.parameters[name]: values[name] * masks[name] if name in masks else values[name]
-                for name in changed
+                for name in further.keys() | masks.keys()
             }
         )
 
@@ -51,10 +69,14 @@ class Removing(Extension):
         return Outcome(remove=self.remove)
 
     def keep(self) -> Kept:
-        return Kept(values={"remove": {name: list(units) for name, units in self.remove.items()}})
+        remove = {name: list(units) for name, units in self.remove.items()}
+        return Kept(values={"remove": remove, "decided": self.decided})
 
     def take_up(self, kept: Kept) -> None:
         self.remove = {name: tuple(units) for name, units in kept.values["remove"].items()}
+        self.decided = kept.values["decided"]
+        if self.decided:
+            self.masks = parameter_masks(self.structure, self.remove, self.parameters)
 
 
 def parameter_masks(
