@@ -292,7 +292,7 @@ class ElementTests:
 
 
 BY_TENSOR = ("tensors", "gradients", "squares", "samples", "curvature", "movement", "norms",
-             "inverses", "flow")  # fmt: skip
+             "inverses", "removals", "flow")  # fmt: skip
 
 
 def _renamed(values, name: str) -> dict:

@@ -15,6 +15,7 @@ import secateur as sc
 from criterion_cases import BruteForce, CriterionTests, ElementTests, case, owned_values
 from oracle import call, randomise
 from secateur.criteria import CRITERIA
+from secateur.repair.rows import removal_errors
 from secateur.training.statistics import collect
 
 READ = ("conv_bn_relu", "conv_flatten", "basic_blocks")
@@ -164,6 +165,76 @@ class TestObsWeights(BruteForce, ElementTests):
         statistics = collect(model, sc.trace(model, x), [(x, None)], needs={"inverses"})
         order = self.elements("0.weight", statistics).reshape(-1).argsort()
         assert torch.equal(order, model[0].weight.detach().abs().reshape(-1).argsort())
+
+
+class TestObc(CriterionTests, ElementTests):
+    name = "obc"
+    nets = READ
+    only = True
+
+    def row(self, seed: int):
+        """A row of 7 weights and the damped second moment of correlated inputs."""
+        draw = torch.Generator().manual_seed(seed)
+        x = torch.randn(50, 7, generator=draw).double() @ torch.randn(7, 7, generator=draw).double()
+        moment = x.T @ x / 50
+        return torch.randn(7, generator=draw).double(), moment + 0.01 * moment.diagonal().mean() * (
+            torch.eye(7).double()
+        )
+
+    def cost(self, w, hessian, gone) -> float:
+        """Half the error without some, the others solved."""
+        left = [j for j in range(len(w)) if j not in gone]
+        solved = torch.zeros_like(w)
+        if left:
+            solved[left] = torch.linalg.solve(hessian[left][:, left], hessian[left] @ w)
+        return float((solved - w) @ hessian @ (solved - w)) / 2
+
+    def test_greed_solved_from_scratch_says_the_same(self):
+        for seed in range(10):
+            w, hessian = self.row(seed)
+            gone: list[int] = []
+            highest, expected = 0.0, torch.zeros(7).double()
+            for _ in range(7):
+                before = self.cost(w, hessian, gone)
+                rises = {j: self.cost(w, hessian, [*gone, j]) - before
+                         for j in range(7) if j not in gone}  # fmt: skip
+                gone.append(min(rises, key=rises.__getitem__))
+                highest = max(highest, rises[gone[-1]])
+                expected[gone[-1]] = highest
+            errors = removal_errors(w[None], hessian)[0]
+            torch.testing.assert_close(errors, expected, rtol=1e-8, atol=1e-12)
+
+    def test_it_is_near_the_best_of_all_subsets_and_better_than_scoring_once(self):
+        ratios, once = [], []
+        for seed in range(20):
+            w, hessian = self.row(seed)
+            best = min(self.cost(w, hessian, gone) for gone in combinations(range(7), 4))
+            found = removal_errors(w[None], hessian)[0].argsort(stable=True)[:4].tolist()
+            single = (w.square() / torch.linalg.inv(hessian).diagonal()).argsort()[:4].tolist()
+            ratios.append(self.cost(w, hessian, found) / best)
+            once.append(self.cost(w, hessian, single) / best)
+        assert min(ratios) >= 1 - 1e-9
+        assert np.mean(ratios) < np.mean(once)
+
+    def test_the_first_of_a_row_is_that_of_obs_weights(self):
+        for name, statistics in self.tensors():
+            mine = self.elements(name, statistics)
+            other = CRITERIA.get("obs-weights")().elements(name, statistics)
+            flat, expected = mine.flatten(1), other.flatten(1)
+            torch.testing.assert_close(flat.amin(1), expected.amin(1))
+
+    def test_rows_in_portions_say_the_same(self, monkeypatch):
+        w, hessian = self.row(0)
+        rows = torch.stack([w, 2 * w, w.flip(0)])
+        whole = removal_errors(rows, hessian)
+        monkeypatch.setattr("secateur.repair.rows.CELLS", 49)
+        assert torch.equal(removal_errors(rows, hessian), whole)
+
+    def test_wide_layers_are_said(self):
+        model = nn.Sequential(nn.Linear(1025, 3), nn.ReLU(), nn.Linear(3, 2))
+        x = torch.randn(2, 1025)
+        with pytest.raises(sc.InputError, match=r"'0.weight' has 1025 inputs"):
+            collect(model, sc.trace(model, x), [(x, None)], needs={"removals"})
 
 
 class TestThiNet(CriterionTests):

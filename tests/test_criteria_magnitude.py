@@ -343,6 +343,17 @@ class TestRandomElements(ElementTests):
     name = "random"
 
 
+class TestImportanceSamplingElements(ElementTests):
+    name = "importance-sampling"
+
+    def test_the_first_is_drawn_with_chances_like_the_size(self):
+        sizes = torch.tensor([1.0, -2.0, 3.0, -4.0])
+        wide = Statistics({"w": sizes.repeat(40000, 1)}, generator=generator(0))
+        first = CRITERIA.get(self.name)().elements("w", wide).argmax(1)
+        expected = 40000 * sizes.abs().numpy() / 10
+        assert chisquare(torch.bincount(first).numpy(), expected).pvalue > 1e-3
+
+
 class TestReductions:
     def test_each_is_what_it_says(self):
         this = case("conv_bn_relu")

@@ -96,6 +96,7 @@ class Statistics:
     By the name of a weight, from inputs alone:
     norms:     root mean square of what each element is multiplied with, in the weight's shape.
     inverses:  diagonal of the inverse of the damped second moment of the inputs, likewise.
+    removals:  rise of the error of a row when each weight leaves in its turn, likewise.
 
     By the name of a parameter, from nothing: flow: |w * dR/dw| of SynFlow.
 
@@ -122,6 +123,7 @@ class Statistics:
     movement: Mapping[str, torch.Tensor] = field(default_factory=dict)
     norms: Mapping[str, torch.Tensor] = field(default_factory=dict)
     inverses: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    removals: Mapping[str, torch.Tensor] = field(default_factory=dict)
     flow: Mapping[str, torch.Tensor] = field(default_factory=dict)
     products: Mapping[str, torch.Tensor] = field(default_factory=dict)
     activations: Mapping[str, Activations] = field(default_factory=dict)
@@ -134,7 +136,8 @@ class Statistics:
 # What statistics are made of: names of these in ``needs`` of a criterion ask for data.
 LABELLED = frozenset({"gradients", "squares", "samples", "curvature", "products", "omissions"})
 FROM_INPUTS = frozenset(
-    {"losses", "norms", "inverses", "activations", "covariances", "maps", "contributions"}
+    {"losses", "norms", "inverses", "removals", "contributions", "activations", "covariances"}
+    | {"maps"}
 )
 FROM_NOTHING = frozenset({"flow", "movement"})
 

@@ -22,25 +22,29 @@ from secateur.repair.readers import (
     windows,
 )
 from secateur.repair.recurrences import inner_readers, recurrences
+from secateur.repair.rows import removal_errors
 from secateur.training.statistics.observing import Look, observe
 from secateur.training.statistics.passes import Source
 
-KINDS = frozenset({"norms", "inverses", "contributions"})
+KINDS = frozenset({"norms", "inverses", "removals", "contributions"})
 DAMPING = 1e-2  # of the mean of the diagonal
+MOST_INPUTS = 1024  # of layers whose weights leave in turn: that takes inputs³ for every row
 
 
 def reading(source: Source, needs: frozenset[str]) -> dict[str, Any]:
-    """``norms``, ``inverses`` and ``contributions`` of ``Statistics``: float64, on the CPU.
+    """``norms``, ``inverses``, ``removals``, ``contributions`` of ``Statistics``: float64, on CPU.
 
     Every use of every weight of a linear map counts. Of large images some places are drawn. As many
     passes are made as second moments of a portion of the layers need memory.
-    Errors: InputError for values that are not finite.
+    Errors: InputError for values that are not finite, and for layers too wide for ``removals``.
     """
     uses: dict[str, list[Reader]] = defaultdict(list)
     for use in [*every_use(source.structure), *inner_readers(recurrences(source.structure))]:
         uses[use.weight].append(use)
     weights = {n: p.detach().cpu().double() for n, p in source.model.named_parameters()}
     full = bool(needs - {"norms"})
+    if "removals" in needs:
+        _refuse_wide(uses, weights)
     result: dict[str, dict[str, Tensor]] = {kind: {} for kind in needs}
     for names in _portions(source, uses, full):
         sums = {name: _Sums(uses[name][0], weights[name].shape, full) for name in names}
@@ -52,6 +56,10 @@ def reading(source: Source, needs: frozenset[str]) -> dict[str, Any]:
                 result["norms"][name] = weight_of(reader, _rows(one.norms(), maps), like)
             if "inverses" in needs:
                 result["inverses"][name] = weight_of(reader, _rows(one.inverses(), maps), like)
+            if "removals" in needs:
+                pairs = zip(maps, one.damped(), strict=True)
+                errors = torch.stack([removal_errors(own, hessian) for own, hessian in pairs])
+                result["removals"][name] = weight_of(reader, errors, like)
             if "contributions" in needs:
                 _contribute(source, reader, maps, one, result["contributions"])
     return result
@@ -89,8 +97,9 @@ class _Sums:
         moment = self.moment()
         return (moment.diagonal(dim1=1, dim2=2) if self.full else moment).clamp_min(0).sqrt()
 
-    def inverses(self) -> Tensor:
-        """Diagonals of the inverses, damped: [maps, inputs]. Inputs that are always zero: mean."""
+    def damped(self) -> Tensor:
+        """Second moments, raised on their diagonals: [maps, inputs, inputs]. Inputs that are always
+        zero are as large as the mean."""
         found = []
         for moment in self.moment():
             moment = (moment + moment.T) / 2
@@ -98,9 +107,12 @@ class _Sums:
             dead = diagonal <= 0
             mean = float(diagonal[~dead].mean()) if not bool(dead.all()) else 1.0
             raised = torch.full_like(diagonal, DAMPING * mean).masked_fill(dead, mean)
-            damped = moment + torch.diag(raised)
-            found.append(torch.linalg.inv(damped).diagonal())
+            found.append(moment + torch.diag(raised))
         return torch.stack(found)
+
+    def inverses(self) -> Tensor:
+        """Diagonals of the inverses of ``damped``: [maps, inputs]."""
+        return torch.linalg.inv(self.damped()).diagonal(dim1=1, dim2=2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +138,16 @@ def _pass(source: Source, uses: Sequence[Reader], sums: dict[str, _Sums]) -> Non
         else:
             before[use.node].append((use.x, look))
     observe(source, before, {}, inside)
+
+
+def _refuse_wide(uses: dict[str, list[Reader]], weights: dict[str, Tensor]) -> None:
+    for name, some in uses.items():
+        inputs = matrices(some[0], weights[name]).shape[2]
+        if inputs > MOST_INPUTS:
+            raise InputError(
+                f"'{name}' has {inputs} inputs, and to take weights out of its rows in turn is for "
+                f"layers of at most {MOST_INPUTS}; take the method 'obs', or 'obs-weights'"
+            )
 
 
 def _portions(source: Source, names: dict[str, Any], full: bool) -> Iterator[list[str]]:
