@@ -73,7 +73,6 @@ HARDEST = None  # a level whose true rise is just beyond the margin
     ("n", "error", "margin", "flips", "knee"),
     [
         (1000, 0.1, 0.01, 0.1, 0.5),
-        (1000, 0.1, 0.01, 0.0, HARDEST),
         (300, 0.02, 0.01, 0.0, HARDEST),  # the normal bound alone accepts 20 % here
         (200, 0.3, 0.05, 0.1, HARDEST),
     ],
@@ -172,16 +171,15 @@ def test_points_are_what_runs_give_and_a_second_call_measures_nothing_anew(place
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["knob"] == "sparsity.zeros" and found["margin"] == 0.08
-    for row in (found["points"][0], found["points"][-1]):
-        name = f"at-{row['ratio']}"
-        ran = secateur(
-            place, "run", "zeros.yaml", "--set", f"sparsity.zeros={row['ratio']}", "--output", name
-        )
-        assert ran.returncode == 0, ran.stderr
-        subject = load_subject(load_recipe(place / name / "recipe.yaml"))
-        pruned = wrong(place / name, sc.load(place / name / "model", subject.build))
-        assert row["comparison"]["error"] == pytest.approx(sum(pruned) / len(pruned))
-        assert len(pruned) == found["samples"]
+    row = found["points"][-1]
+    ran = secateur(
+        place, "run", "zeros.yaml", "--set", f"sparsity.zeros={row['ratio']}", "--output", "at"
+    )
+    assert ran.returncode == 0, ran.stderr
+    subject = load_subject(load_recipe(place / "at" / "recipe.yaml"))
+    pruned = wrong(place / "at", sc.load(place / "at" / "model", subject.build))
+    assert row["comparison"]["error"] == pytest.approx(sum(pruned) / len(pruned))
+    assert len(pruned) == found["samples"]
     verdicts = [row["verdict"] for row in found["points"]]
     assert found["ratio"] == 0 or verdicts.count("largest") == 1
     assert found["curve"] == sorted(found["curve"])
