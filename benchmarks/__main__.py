@@ -22,6 +22,8 @@ BENCHMARKS = {
     "oneshot": ("oneshot", "oneshot_page", "oneshot.md"),
     "trained": ("trained", "trained_page", "trained.md"),
     "sparse_weights": ("sparse_weights", "sparse_weights", "sparse-weights.md"),
+    "during": ("during", "during", "during.md"),
+    "lottery": ("lottery", "lottery", "lottery.md"),
     "cost": ("cost", "cost", "cost.md"),
     "depth": ("depth", "depth", "depth.md"),
     "latency": ("latency", "latency", "latency.md"),

@@ -279,7 +279,7 @@ def test_soft_filters_are_zero_after_an_epoch_and_live_again_within_it():
     def look(report) -> None:
         seen.append((report.epoch, report.batch, net[0].weight.detach().flatten(1).norm(dim=1)))
 
-    history = trained(SoftFilters(units=0.5), net, on_step=look)
+    history = trained(SoftFilters(units=0.5, until=0.7), net, on_step=look)
     structure = structure_of_small_net()
     second, third = (next(n for e, b, n in seen if (e, b) == (epoch, 1)) for epoch in (2, 3))
     assert (second > 0).all()  # what was zero after the first epoch has moved

@@ -71,7 +71,9 @@ def test_the_gradient_of_a_gate_is_the_slope_of_the_loss():
     net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)).double()
     x, y = torch.randn(8, 4).double(), torch.randn(8, 2).double()
     structure = sc.trace(net, x)
-    extension = L0(learning_rate=1e-12, rise=1e-12, stiffness=0.0).begin(scene_of(net, structure))
+    extension = L0(learning_rate=1e-12, rise=1e-12, stiffness=0.0, entropy=0.0).begin(
+        scene_of(net, structure)
+    )
     extension.log_alpha.data = torch.tensor([-0.5, 0.1, 0.4, 0.0, 0.8], dtype=torch.float64)
     before = {n: p.detach().clone() for n, p in net.named_parameters()}
     at = moment(0, 100)

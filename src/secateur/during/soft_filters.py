@@ -32,7 +32,7 @@ class SoftFilters:
     units: float = 0.5
     schedule: str = "one-shot"
     scope: str = "local"
-    until: float = 0.75
+    until: float = 0.5
 
     def __post_init__(self) -> None:
         if isinstance(self.units, bool) or not 0 < self.units < 1:
@@ -41,7 +41,7 @@ class SoftFilters:
             raise InputError(f"soft-filters: scope is {self.scope!r}; give 'local' or 'global'")
         share_at(self.schedule, 0.0, self.units)
         if not 0 < self.until <= 1:
-            raise InputError(f"soft-filters: until is {self.until!r}; give a share, such as 0.75")
+            raise InputError(f"soft-filters: until is {self.until!r}; give a share, such as 0.5")
 
     def begin(self, scene: Scene) -> Extension:
         """Errors: InputError without a structure."""

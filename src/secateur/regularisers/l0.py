@@ -35,8 +35,9 @@ class L0:
     others are folded into the weights, and the rest of the training has neither gates nor noise.
     remove:        share of all units that leaves.
     learning_rate: of log alpha, by adam; left out, such that a gate can cross its range twice.
-    entropy:       weight of the gates' entropy, to decide them earlier; below 0 to keep them open.
-    tolerance:     share of the units that may be open when they are decided to leave; one may.
+    entropy:       weight of the gates' entropy, which makes them 0 or 1; below 0 it is maximised.
+    tolerance:     share of the units whose gates may be above one half when they are decided to
+                   leave; one may.
     Louizos et al., ICLR 2018; led to a target as in Xia et al., "CoFi", ACL 2022.
     """
 
@@ -46,7 +47,7 @@ class L0:
     learning_rate: float | None = None
     rise: float = 0.02
     stiffness: float = 4.0
-    entropy: float = 0.0
+    entropy: float = 0.02
     tolerance: float = 0.05
 
     def __post_init__(self) -> None:
@@ -200,7 +201,7 @@ class _Gated(Removing):
                 for name, size in zip(self.gated, self.sizes, strict=True)
             ]
         ).to(gates.device)
-        still = int((gates[leaving] > 0).sum())
+        still = int((gates[leaving] > 0.5).sum())
         if still > max(1.0, self.settings.tolerance * len(gates)):
             raise TrainingError(
                 f"l0: gates left open: {still} of the {int(leaving.sum())} units that shall leave "
