@@ -19,13 +19,13 @@ class Fisher:
     score[u] = 1/2 mean over samples of (sum over all that reads u of w * dL/dw)²: the sum over
     positions and layers before the square, the square before the mean. By the layers' linearity
     the sum is that of activation times gradient. Groups that no layer reads by a weight are judged
-    by what produces them. Of an element 1/2 w² E[g²]. In the units of the loss, for all groups
-    alike. Theis et al., "Faster gaze prediction with dense networks and Fisher pruning", 2018; Liu
-    et al., "Group Fisher Pruning", ICML 2021. A backward pass for each sample.
+    by what produces them. Of an element 1/2 w² E[g²]. In the units of the loss, but compared
+    between groups as they are (``normalise="none"``) one layer may vanish. Theis et al., "Faster
+    gaze prediction with dense networks and Fisher pruning", 2018; Liu et al., "Group Fisher
+    Pruning", ICML 2021. A backward pass for each sample.
     """
 
     needs: frozenset[str] = frozenset({"products", "squares"})
-    normalise: str = "none"
 
     def __call__(self, group: UnitGroup, statistics: Statistics) -> torch.Tensor:
         """float64 [group.size]. Raises InputError without the samples' products."""

@@ -25,7 +25,6 @@ class OptimalBrainDamage:
 
     needs: frozenset[str] = frozenset({"squares"})
     reduction: str = "sum"
-    normalise: str = "none"
 
     def __call__(self, group: UnitGroup, statistics: Statistics) -> torch.Tensor:
         """float64 [group.size]. Raises InputError without the squares of gradients."""

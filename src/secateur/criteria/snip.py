@@ -27,7 +27,6 @@ class Snip:
 
     needs: frozenset[str] = frozenset({"gradients"})
     reduction: str = "sum"
-    normalise: str = "none"
 
     def __call__(self, group: UnitGroup, statistics: Statistics) -> torch.Tensor:
         """float64 [group.size]. Raises InputError without gradients."""

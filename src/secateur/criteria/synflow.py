@@ -27,7 +27,6 @@ class SynapticFlow:
 
     needs: frozenset[str] = frozenset({"flow"})
     reduction: str = "sum"
-    normalise: str = "none"
 
     def __call__(self, group: UnitGroup, statistics: Statistics) -> torch.Tensor:
         """float64 [group.size]. Raises InputError where the flow was not collected."""

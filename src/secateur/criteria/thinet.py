@@ -27,7 +27,6 @@ class ThiNet:
     """
 
     needs: frozenset[str] = frozenset({"contributions"})
-    normalise: str = "none"
 
     def __call__(self, group: UnitGroup, statistics: Statistics) -> torch.Tensor:
         """float64 [group.size]. Raises InputError for a group that no linear layer reads."""

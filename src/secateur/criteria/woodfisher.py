@@ -29,7 +29,6 @@ class WoodFisher:
 
     needs: frozenset[str] = frozenset({"samples"})
     reduction: str = "sum"
-    normalise: str = "none"
     block: int = 50
     damping: float = 1e-2
 
