@@ -10,6 +10,7 @@ from torch import nn
 
 import secateur as sc
 from secateur.criteria import CRITERIA
+from secateur.masking.densities import erk_counts
 from secateur.masking.storing import apply_masks, load_masks, save_masks
 from secateur.masks import cuttable, element_masks
 from secateur.protocols import FROM_NOTHING
@@ -136,6 +137,29 @@ def test_nets_of_the_zoo(name):
     assert all(mask.shape == parameters[n].shape for n, mask in found.masks.items())
     total = sum(mask.numel() for mask in found.masks.values())
     assert sum(int((~mask).sum()) for mask in found.masks.values()) == round(0.5 * total)
+
+
+def test_what_left_earlier_leaves_first():
+    model = net()
+    first = made(model, 0.3, granularity="kernel").masks
+    out = {name: int((~mask).sum()) for name, mask in first.items()}
+    sizes = {name: mask.numel() for name, mask in first.items()}
+    spread = erk_counts({name: tuple(mask.shape) for name, mask in first.items()}, 0.6)
+    for scope, wanted in (
+        ("global", round(0.6 * sum(sizes.values()))),
+        ("local", sum(max(round(0.6 * size), out[name]) for name, size in sizes.items())),
+        ("erk", sum(max(count, out[name]) for name, count in spread.items())),
+    ):
+        later = made(model, 0.6, scope=scope, inside=first).masks
+        assert all(not bool((later[name] & ~mask).any()) for name, mask in first.items())
+        assert sum(int((~mask).sum()) for mask in later.values()) == wanted, scope
+    same = made(model, 0.1, granularity="kernel", inside=first).masks
+    assert all(torch.equal(same[name], mask) for name, mask in first.items())
+    most = made(model, 1.0, granularity="kernel", inside=first, least=3).masks
+    for name, mask in most.items():
+        dim = 1 if name == "2.weight" else 0
+        rows, before = (m.movedim(dim, 0).flatten(1).any(1).sum() for m in (mask, first[name]))
+        assert rows == min(3, before)
 
 
 ELEMENTWISE = [n for n in CRITERIA.names() if hasattr(CRITERIA.get(n), "elements")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 import torch
@@ -176,6 +177,43 @@ def test_a_threshold_needs_no_target(place):
     assert told["after"]["flops"] == told["before"]["flops"]
 
 
+def test_rounds_take_the_same_share_of_what_is_left_and_nothing_comes_back(place):
+    """Linear layers in equal blocks, trained, cut in three rounds with trainings between them."""
+    write_recipe(
+        place, "rounds.yaml", data=DATA, target={}, model_args={"width": 12}, train_dense=DENSE,
+        sparsity={"criterion": "l1", "granularity": "block", "block": [2, 3], "scope": "local",
+                  "zeros": 0.784, "rounds": 3, "keep": ["0"]},
+        between={"epochs": 1, "learning_rate": 0.05, "momentum": 0.9},
+        finetune={"epochs": 1, "learning_rate": 0.05},
+    )  # fmt: skip
+    done = secateur(place, "run", "rounds.yaml", "--output", "rounds", "--json")
+    assert done.returncode == 0, done.stderr
+    steps = [
+        "sparsify-1", "train-sparsify-1", "sparsify-2", "train-sparsify-2", "sparsify", "finetune",
+    ]  # fmt: skip
+    build = load_subject(load_recipe(place / "rounds" / "recipe.yaml")).build
+    models = [sc.load(place / "rounds" / "steps" / step, build) for step in steps]
+    for name, blocks in (("3.weight", 6 * 4 * 9), ("8.weight", 5 * 4)):
+        zeros = [model.get_parameter(name) == 0 for model in models]
+        for number, share in ((0, 0.4), (2, 0.64), (4, 0.784)):  # 1 - 0.6^t
+            assert int(zeros[number].sum()) == 6 * round(share * blocks)
+            assert torch.equal(zeros[number], zeros[number + 1])  # the training after it
+        assert all((before <= after).all() for before, after in pairwise(zeros))
+        assert not torch.equal(models[0].get_parameter(name), models[1].get_parameter(name))
+    (place / "rounds" / "metrics.json").unlink()
+    journal = place / "rounds" / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    at = next(n for n, line in enumerate(lines) if json.loads(line)["stage"] == "sparsify 2")
+    journal.write_text("".join(lines[:at]))
+    again = secateur(place, "resume", "rounds")
+    assert again.returncode == 0, again.stderr
+    for step, model in zip(steps, models, strict=True):
+        other = sc.load(place / "rounds" / "steps" / step, build)
+        assert all(
+            torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
+        )
+
+
 def test_the_size_of_blocks_can_be_searched(place):
     write_recipe(
         place, "sizes.yaml", data=DATA, target={},
@@ -206,6 +244,8 @@ def test_the_size_of_blocks_can_be_searched(place):
         ({"sparsity": {"criterion": "l1", "pattern": "2:4", "granularity": "row"}}, "about single"),
         ({"sparsity": {"criterion": "l1", "scope": "erk", "energy": 0.9}}, "give zeros or total"),
         ({"sparsity": {"scope": "local"}}, "give sparsity.criterion"),
+        ({"sparsity": {"rounds": 2}}, "rounds is about the scores"),
+        ({"sparsity": {"criterion": "l1", "energy": 0.9, "rounds": 2}}, "give zeros or total"),
         ({"sparsity": {"threshold": 0.1}}, "give sparsity.criterion"),
         ({"sparsity": {"criterion": "fpgm"}, "target": {}}, "no single weights"),
         ({"sparsity": {"criterion": "l1", "granularity": "block", "block": [5, 7]}, "target": {}},

@@ -61,6 +61,7 @@ def element_masks(
     data: Batches | None = None,
     loss: Loss | None = None,
     seed: int = 0,
+    inside: Mapping[str, Tensor] | None = None,
 ) -> ElementMasks:
     """Which elements of the weights of linear layers and convolutions stay; the model is as before.
 
@@ -76,7 +77,8 @@ def element_masks(
       pooled as ``pool`` says: ``mean``, ``sum``, ``mean-square`` or ``norm``.
     scope: ``global``, ``local`` (the same rule for each weight) or ``erk``; see ``choose_masks``.
     least: outputs of every weight that keep an element. keep: names of weights that stay whole.
-    data: (inputs, targets), for criteria that need them.
+    data: (inputs, targets), for criteria that need them. inside: masks of an earlier cut; what they
+    do not keep leaves first, and is part of the share.
     A weight that the granularity or the pattern does not divide stays whole.
     Errors: InputError for values that cannot be used, a criterion that scores units alone, and
     where no weight can be cut.
@@ -108,14 +110,18 @@ def element_masks(
         name: _scored(judge, criterion, name, statistics).transpose(0, 1 - dim)
         for name, dim in dims.items()
     }
+    earlier = {n: mask.transpose(0, 1 - dims[n]) for n, mask in (inside or {}).items() if n in dims}
     if pattern:
         masks = {name: n_of_m(score, kept, of) for name, score in scores.items()}
+        masks = {n: mask & earlier[n] if n in earlier else mask for n, mask in masks.items()}
     else:
-        within: Any = getattr(cells, "inside", None)
+        shaped: Any = getattr(cells, "inside", None)
+        within = {} if shaped is None else shaped(scores)
+        for name, mask in earlier.items():
+            within[name] = mask & within[name] if name in within else mask
         masks = choose_masks(
-            scores, rule, cells=cells, scope=scope, pool=pool, least=least,
-            inside=None if within is None else within(scores),
-        )  # fmt: skip
+            scores, rule, cells=cells, scope=scope, pool=pool, least=least, inside=within
+        )
     back = {name: mask.transpose(0, 1 - dims[name]) for name, mask in masks.items()}
     return ElementMasks({name: mask.contiguous() for name, mask in back.items()}, whole)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,22 +37,30 @@ DENSE_MASKS = "dense-masks.safetensors"  # of a dense training that zeroed singl
 KEPT, NO_BREAK = "kept by the recipe", "no natural break in the scores, nothing leaves; "
 
 
-def sparsified(work: Work) -> dict[str, Any]:
+def name_of(section: SparsitySection, number: int) -> str:
+    """Of the stage of a round, counted from 1; the last one is the section's own."""
+    return STAGE if number == section.rounds else f"{STAGE} {number}"
+
+
+def sparsified(work: Work, number: int = 1) -> dict[str, Any]:
     """Zero weights of the pruned model as the recipe says; returns what the journal keeps.
 
+    number: of the round; of r zeros in T rounds 1 - (1 - r)^(number / T) are asked for, so that
+    each takes the same share of what is left. What left in earlier rounds stays away.
     Errors: InputError without calibration samples where they are needed, for names of no layer,
     and for a total that layers which may be cut cannot give.
     """
     recipe, section = work.recipe, work.recipe.sparsity
     assert section is not None
-    work.listener.begin(STAGE)
+    stage = name_of(section, number)
+    work.listener.begin(stage)
     clock = Clock()
     model = work.model()
     samples = calibration(recipe, work.subject)
     structure = trace(model, work.subject.example_inputs, part=recipe.part)
-    place = work.folder / "steps" / STAGE
+    place = _place(work, stage)
     if section.criterion:
-        masks, whole = _by_criterion(work, section, model, structure, samples)
+        masks, whole = _by_criterion(work, section, number, model, structure, samples)
         zeros = {name: float((~mask).double().mean()) for name, mask in masks.items()}
     else:
         masks, (zeros, whole) = {}, _by_method(work, section, model, structure, samples)
@@ -103,6 +112,7 @@ def _by_method(
 def _by_criterion(
     work: Work,
     section: SparsitySection,
+    number: int,
     model: nn.Module,
     structure: Structure,
     samples: list[Batch] | None,
@@ -117,6 +127,8 @@ def _by_criterion(
     if section.total is not None:
         cut, _ = divided(structure, section.granularity, block, pattern, leave)
         zeros = 1 - _staying(section.total, model, set(cut), count_params(work.dense))
+    if zeros is not None and number < section.rounds:
+        zeros = 1 - (1 - zeros) ** (number / section.rounds)
     needs = judge_of_elements(section.criterion).needs
     if is_foreign(recipe) and needs & LABELLED:
         raise InputError(
@@ -128,7 +140,7 @@ def _by_criterion(
         threshold=section.threshold, energy=section.energy, natural_break=section.natural_break,
         pattern=pattern, granularity=section.granularity, block=block,
         scope=section.scope, pool=section.pool, least=section.least, keep=leave,
-        data=samples, seed=recipe.seed,
+        data=samples, seed=recipe.seed, inside=held(work, model),
     )  # fmt: skip
     apply_masks(model, found.masks)
     whole = {**dict.fromkeys(sorted(leave), KEPT), **found.whole}
@@ -174,14 +186,22 @@ def _staying(total: float, model: nn.Module, weights: set[str], dense: int) -> f
 
 def held(work: Work, model: nn.Module) -> Mapping[str, torch.Tensor] | None:
     """Masks for a training after the stage, or after a dense training that made some; or None."""
-    event = work.journal.done(STAGE)
-    if event is not None:
-        kept = work.folder / "steps" / STAGE / MASKS
-        return load_masks(kept) if kept.is_file() else zero_masks(model, event["zeros"])
+    section = work.recipe.sparsity
+    for number in range(section.rounds if section is not None else 0, 0, -1):
+        assert section is not None
+        stage = name_of(section, number)
+        event = work.journal.done(stage)
+        if event is not None:
+            kept = _place(work, stage) / MASKS
+            return load_masks(kept) if kept.is_file() else zero_masks(model, event["zeros"])
     dense, plan = work.folder / DENSE_MASKS, work.plan()
     if not dense.is_file() or plan is None:
         return None
     return sliced_masks(load_masks(dense), work.structure, plan.remove)
+
+
+def _place(work: Work, stage: str) -> Path:
+    return work.folder / "steps" / stage.replace(" ", "-")
 
 
 def _left_whole(section: SparsitySection, weights: set[str]) -> set[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from secateur.config import UNBUDGETED, TrainingSection
 from secateur.job import steps, trainings
-from secateur.job.sparsifying import STAGE, held, sparsified
+from secateur.job.sparsifying import STAGE, held, name_of, sparsified
 from secateur.job.work import Work
 
 
@@ -28,9 +28,16 @@ def pruned(work: Work) -> None:
 
 
 def cut(work: Work) -> None:
-    """Single weights to zero, where the recipe wants it."""
-    if work.recipe.sparsity is not None:
-        stage(work, STAGE, STAGE, lambda: sparsified(work))
+    """Single weights to zero, where the recipe wants it; in rounds, with trainings between them."""
+    section, training = work.recipe.sparsity, work.recipe.between
+    if section is None:
+        return
+    for number in range(1, section.rounds + 1):
+        name = name_of(section, number)
+        stage(work, name, STAGE, lambda n=number: sparsified(work, n))
+        if number < section.rounds and training is not None and training.epochs:
+            name = f"train {name}"
+            stage(work, name, "train", lambda n=name, t=training: trained(work, n, t))
 
 
 def finetuned(work: Work) -> None:

@@ -65,6 +65,8 @@ def choose_masks(
         stays = _together(found, _left_of(rule, total, sum(out.values())))
     if isinstance(least, bool) or not isinstance(least, int) or least < 0:
         raise InputError(f"least is {least!r}; give a whole number of outputs from 0 up")
+    for name, each in found.items():
+        stays[name][each.sizes == 0] = False  # nothing of them is inside
     for name, each in found.items() if least else ():
         _bring_back(stays[name], each, least)
     masks = {name: stays[name][each.member] for name, each in found.items()}
@@ -103,7 +105,8 @@ def _bring_back(stays: Tensor, each: Cellular, least: int) -> None:
     """Let the highest cells stay until enough outputs have one."""
     rows = each.member.reshape(len(each.member), -1)
     wanted = min(least, len(rows))
-    for cell in each.scores.argsort(descending=True, stable=True).tolist():
+    best = each.scores.argsort(descending=True, stable=True)
+    for cell in best[each.sizes[best] > 0].tolist():
         if int(stays[rows].any(1).sum()) >= wanted:
             return
         stays[cell] = True

@@ -21,8 +21,9 @@ class SparsitySection(Section):
     names and globs of layers that stay whole.
     criterion: in place of a method, scores all elements before any leaves. granularity: what
     leaves together; pool: how its scores become one. scope: whether layers are compared. least:
-    outputs of every layer that keep weights. In place of zeros threshold, energy and
-    natural_break say how many leave.
+    outputs of every layer that keep weights. rounds: cuts on the way, with the training
+    ``between`` after each but the last. In place of zeros threshold, energy and natural_break say
+    how many leave.
     """
 
     pattern: str = "unstructured"
@@ -34,6 +35,7 @@ class SparsitySection(Section):
     scope: Literal["", "global", "local", "erk"] = ""
     pool: Literal["", "mean", "sum", "mean-square", "norm"] = ""
     least: int = Field(default=0, ge=0)
+    rounds: int = Field(default=1, ge=1)
     threshold: float | None = None
     energy: float | None = Field(default=None, gt=0, le=1)
     natural_break: bool = False
@@ -85,12 +87,16 @@ class SparsitySection(Section):
                 "blocks that a criterion chooses take granularity: block, or even-block, and their "
                 f"size, such as block: [4, 4]; here are {self.granularity!r} and {self.block}"
             )
+        if self.rounds > 1 and self.zeros is None and self.total is None:
+            raise ValueError("rounds go to a share step by step; give zeros or total")
         if self.scope == "erk" and self.zeros is None and self.total is None:
             raise ValueError("the scope 'erk' spreads a share over layers; give zeros or total")
 
     def _by_method(self, rules: set[str]) -> None:
         if not self.method:
             object.__setattr__(self, "method", "obs")
+        if self.rounds > 1:
+            rules = rules | {"rounds"}
         others = rules | {n for n in ("granularity", "scope", "pool", "least") if getattr(self, n)}
         if others:
             raise ValueError(
