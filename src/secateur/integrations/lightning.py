@@ -19,7 +19,7 @@ def lightning_callback(recipe: Mapping[str, Any], example_inputs: Any, part: str
     Errors: InputError without lightning, for several optimizers, and for several cuts.
     """
     try:
-        from lightning.pytorch import Callback
+        from lightning.pytorch import Callback  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError(
             f"the callback is for lightning, which is not here ({error}); pip install lightning"

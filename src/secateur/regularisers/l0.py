@@ -143,6 +143,7 @@ class _Gated(Removing):
             self.log_alpha.copy_(kept.tensors["log_alpha"])
         adam = {name: tensor for name, tensor in kept.tensors.items() if name != "log_alpha"}
         if adam:
+            adam["step"] = adam["step"].cpu()  # where adam wants it, whatever the device
             self.optimizer.state[self.log_alpha] = adam
         self.multiplier = kept.values["multiplier"]
 
