@@ -57,7 +57,7 @@ def left(made: sc.PruningPlan) -> dict[str, int]:
     return {name: size - len(made.remove.get(name, ())) for name, size in made.sizes.items()}
 
 
-SIGNED = ("grasp", "leave-one-out", "movement")  # compared as they are, by ``global`` alone
+SIGNED = ("grasp", "movement")  # compared as they are, by ``global`` alone
 IMAGES = ("bn-scale", "hrank")  # not of every net
 # Every pair of a net and a scope, and every criterion.
 TRIPLES = [

@@ -157,4 +157,4 @@ def test_a_figure_of_merit_can_be_the_loss_of_leaving_out():
 
     made = sc.plan(model, structure, "leave-one-out", {"params": 0.5}, data=[(inputs, targets)],
                    loss=mistakes)  # fmt: skip
-    assert made.remove and made.why["normalise"] == "none"
+    assert made.remove
