@@ -28,7 +28,7 @@ import secateur as sc
 from benchmarks import fashion_mnist as shared
 from benchmarks.during import FROM_THE_START, fresh, small
 from benchmarks.ledger import Ledger, Row
-from benchmarks.summary import signed, summarise, table, verdict
+from benchmarks.summary import Summary, signed, summarise, table, verdict
 from secateur.masking.storing import load_masks, save_masks
 from secateur.tickets import lottery_ticket
 from secateur.training.keeping import tensors_of_epoch
@@ -126,32 +126,39 @@ def page(rows: Sequence[Row]) -> str:
     lines = []
     for name in CONTESTANTS:
         own = summarise([100 * by[name, s]["accuracy"] for s in seeds])
-        apart = summarise(
-            [100 * (by["ticket", s]["accuracy"] - by[name, s]["accuracy"]) for s in seeds]
-        )
         zero, total = by[name, seeds[0]]["zeros"]
         lines.append([
             name, f"{100 * zero / total:.1f} %" if total else "–", f"{own.mean:.2f}",
-            f"{own.deviation:.2f}",
-            "" if name == "ticket" else f"{signed(apart.mean)} [{signed(apart.low)}, "
-            f"{signed(apart.high)}]",
+            f"{own.deviation:.2f}" if own.count > 1 else "–",
+            "" if name == "ticket" else _apart(by, name, seeds)[1],
         ])  # fmt: skip
-    pairs = summarise([100 * (by["ticket", s]["accuracy"] - by["re-initialised", s]["accuracy"])
-                       for s in seeds])  # fmt: skip
+    pairs, text = _apart(by, "re-initialised", seeds)
     told = {
-        "win": "The rewound ticket beats the same mask re-initialised.",
-        "loss": "The rewound ticket does not beat the same mask re-initialised: it is behind.",
-    }.get(verdict(pairs), "It is not shown that the rewound ticket beats the same mask "
-                          "re-initialised: the interval of the difference holds zero.")  # fmt: skip
+        "win": "The rewound ticket beats the same mask re-initialised",
+        "loss": "The rewound ticket does not beat the same mask re-initialised and is behind",
+        "no difference shown": "It is not shown that the rewound ticket beats the same mask "
+                               "re-initialised",
+    }.get(verdict(pairs), "One seed shows nothing yet")  # fmt: skip
     where = rows[0]["environment"]
     return "\n".join([
         f"{TITLE}\n",
         *(__doc__ or "").strip().splitlines()[2:],
         "",
         "**Quick run: few images, a part of the test images.**\n" * quick,
-        f"{told} The mean difference is {signed(pairs.mean)} points over {len(seeds)} seeds.\n",
+        f"{told}: ahead by {text} points over {len(seeds)} seed{'s' * (len(seeds) > 1)}.\n",
         table(["contestant", "zeros", "accuracy in %", "deviation", "ticket ahead by [95 %]"],
               lines),
         f"\nMeasured on {where['cpu']}, {where['threads']} thread(s), torch {where['torch']}. "
         f"Reproduce: `python -m benchmarks lottery{' --quick' if quick else ''}`.",
     ]) + "\n"  # fmt: skip
+
+
+def _apart(
+    by: Mapping[tuple[str, int], Row], name: str, seeds: Sequence[int]
+) -> tuple[Summary, str]:
+    """How far the ticket is ahead of a contestant, paired by seed, and the 95 % interval."""
+    points = [100 * (by["ticket", s]["accuracy"] - by[name, s]["accuracy"]) for s in seeds]
+    found = summarise(points)
+    if found.count < 2:
+        return found, signed(found.mean)
+    return found, f"{signed(found.mean)} [{signed(found.low)}, {signed(found.high)}]"

@@ -88,7 +88,8 @@ def train_dense(
     more = [KeepEpochs(tuple(sorted(set(kept))), str(folder / EPOCHS))] if kept else []
     run = _Training(recipe, subject, model, recipe.train_dense, "dense", folder, listener, None)
     history = _train(run, None, more)
-    if history.masks:
+    # Under a target layers are solved anew, and zeros have served to choose what leaves.
+    if history.masks and not recipe.target.budgets():
         save_masks(history.masks, folder / DENSE_MASKS)
     return model, {"history": _rows(history), **_decided(history)}
 
