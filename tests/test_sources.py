@@ -235,7 +235,7 @@ def test_the_sources_are_listed_without_importing_them(tmp_path):
     code = (
         "import sys; from secateur.sources.data import DATA_SOURCES as d\n"
         "from secateur.sources.models import MODEL_SOURCES as m\n"
-        "assert d.names() == ('digits', 'fashion-mnist', 'imagefolder'), d.names()\n"
+        "assert d.names() == ('digits', 'fashion-mnist', 'imagefolder', 'mnist'), d.names()\n"
         "assert m.names() == ('timm', 'torchvision'), m.names()\n"
         "assert all(text for _, text in d.describe() + m.describe())\n"
         "assert 'torch' not in sys.modules"

@@ -148,6 +148,19 @@ def test_fashion_mnist_of_debian():
     assert torch.equal(labels.bincount(), torch.full((10,), 5_500))
 
 
+def test_mnist_reads_the_same_files_with_its_own_mean(clothes):
+    data = load_data(f"mnist:{clothes}", Path(), 0)
+    assert (data.name, data.classes) == ("mnist", 10)
+    images, labels = data.train.tensors
+    numbers = (images[:, 0, 0, 0] * 0.3081 + 0.1307) * 255
+    assert torch.equal(numbers.round().long() % 10, labels)
+
+
+def test_mnist_without_a_place(tmp_path):
+    message = data_refusal("mnist", tmp_path)
+    assert "has no place of its own" in message and "mnist:DIR" in message
+
+
 def test_fashion_mnist_that_is_not_there(tmp_path):
     message = data_refusal("fashion-mnist:gone", tmp_path)
     assert "no train-images-idx3-ubyte[.gz] in" in message
