@@ -8,7 +8,10 @@ group and the statistics, and that says which statistics it needs:
         needs = frozenset()
         def __call__(self, group, statistics) -> torch.Tensor: ...      # float64 [units]
 
-Scores of one group are comparable with each other; a policy makes those of several groups so.
+Scores of one group are comparable with each other; a policy makes those of several groups so,
+unless the class says ``normalise = "none"``. A method ``elements(tensor, statistics)`` scores the
+elements of one tensor as well. A field ``reduction`` says how a sum over the members of a group is
+made (``_reduction.py``).
 """
 
 from __future__ import annotations
