@@ -118,11 +118,15 @@ def test_features_and_attention_are_distilled_into_a_narrower_net(tmp_path):
     ("finetune", {"rewind": 2, "epochs": 3}, "goes back to epoch 2 of train_dense, which has 0"),
     ("train_dense", {"during": {"method": "rigl"}}, "and so does the target"),
     ("train_dense", {"regularise": {"l0": None}}, "and so does the target"),
+    ("train_dense", {"regularise": {"l0": None}, "search": True}, "share one dense net"),
     ("finetune", {"regularise": {"l3": {}}}, "unknown regulariser 'l3': known are"),
     ("finetune", {"during": {"method": "rigel"}}, "did you mean 'rigl'"),
 ])  # fmt: skip
 def test_what_does_not_belong_together_is_refused_before_any_work(section, changes, sentence):
+    changes = dict(changes)
     document = {"model": "net.py:build", "target": {"flops": 0.5}, section: changes}
+    if changes.pop("search", False):
+        document["search"] = {"space": {"finetune.epochs": [1, 2]}}
     with pytest.raises(sc.InputError, match=sentence):
         check_recipe(read_recipe(document | {"data": "digits"}))
 
@@ -160,3 +164,23 @@ def test_floors_of_further_metrics_are_measured_and_may_be_missed(tmp_path):
     ]
     missed = " ".join(document["missed"])
     assert "output-entropy of at least 9" in missed and "loss of at most 0" in missed
+
+
+def test_trials_of_a_search_remove_what_their_training_chose(tmp_path):
+    finetune = {**TRAIN, "epochs": 2, "regularise": {"slimming": {"weight": 0.01, "remove": 0.5}}}
+    search = {"algorithm": "grid", "space": {"finetune.learning_rate": [0.01, 0.05]},
+              "objective": ["accuracy", "params"], "trials": 2, "share": 1.0}  # fmt: skip
+    path = write_recipe(
+        tmp_path, target={"flops": "0.9x"}, pruning={"refine": 0}, train_dense=TRAIN,
+        finetune=finetune, search=search, export=[], output="run",
+    )  # fmt: skip
+    done = secateur(tmp_path, "search", path, "--json")
+    assert done.returncode in (0, 3), done.stderr
+    document = json.loads(done.stdout)
+    trials = [json.loads(line) for line in
+              (tmp_path / "run" / "search" / "trials.jsonl").read_text().splitlines()]  # fmt: skip
+    assert len(trials) >= 2
+    # what a trial was told to cost is what the run that took its recipe costs at the end
+    costs = {trial["outcome"]["measures"]["params"] for trial in trials}
+    assert document["after"]["params"] in costs
+    assert max(costs) < 0.7 * document["before"]["params"]

@@ -110,6 +110,11 @@ def _check_training(recipe: Recipe, name: str, section: TrainingSection) -> None
                                  "that one; give it in finetune")  # fmt: skip
         units = (key for key, told in section.regularise.items() if chooses_units(key, told))
         chooses = [*prunes, *units]
+        if chooses and recipe.search is not None and recipe.search.space:
+            raise InputError(
+                f"'{chooses[0]}' in train_dense chooses what leaves, and the trials of a search "
+                "share one dense net; give it in finetune"
+            )
         if chooses and recipe.target.budgets():
             raise InputError(
                 f"'{chooses[0]}' in train_dense chooses what leaves, and so does the target; leave "

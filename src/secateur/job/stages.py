@@ -45,10 +45,15 @@ def finetuned(work: Work) -> None:
     training = work.recipe.finetune
     if training is not None and training.epochs:
         stage(work, "finetune", "train", lambda: trained(work, "finetune", training))
-        chosen = (work.journal.done("finetune") or {}).get("remove")
-        if chosen:
-            name = f"prune {recipe_steps(work) + 1}"
-            stage(work, name, "prune", lambda: steps.cut(work, name, chosen))
+        cut_chosen(work, "finetune", f"prune {recipe_steps(work) + 1}")
+
+
+def cut_chosen(work: Work, training: str, name: str) -> bool:
+    """The stage that removes units which a training brought to zero; whether there were any."""
+    chosen = (work.journal.done(training) or {}).get("remove")
+    if chosen:
+        stage(work, name, "prune", lambda: steps.cut(work, name, chosen))
+    return bool(chosen)
 
 
 def recipe_steps(work: Work) -> int:

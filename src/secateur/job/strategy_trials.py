@@ -15,7 +15,7 @@ from torch import nn
 from secateur.config import UNBUDGETED, Recipe, TargetSection
 from secateur.errors import InputError
 from secateur.job.listening import Listener, Silent
-from secateur.job.stages import cut, pruned, stage, trained
+from secateur.job.stages import cut, cut_chosen, pruned, stage, trained
 from secateur.job.strategy_goals import Goals
 from secateur.job.strategy_ladder import Ladder, rungs
 from secateur.job.strategy_space import Strategies
@@ -102,6 +102,8 @@ class Trials:
                 work.current = untrained
                 name = f"training {rung}"
                 stage(work, name, "train", lambda n=name, t=training: trained(work, n, t))
+                if cut_chosen(work, name, f"{name} cut") and (left := work.plan()) is not None:
+                    costs = self._costs(work, work.model(), left.remove)
             found = self._measured(work, work.model(), costs)
             ranks.append(self.values(found)[0])
             whole = training is recipe.finetune
