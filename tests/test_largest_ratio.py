@@ -13,7 +13,7 @@ import secateur as sc
 from command_cases import secateur, write_recipe
 from secateur.config import load_recipe
 from secateur.errors import InputError
-from secateur.job.noninferiority import Comparison, compare, in_words, largest
+from secateur.job.noninferiority import Comparison, compare, in_words, largest, verdict
 from secateur.job.subjects import load_subject
 
 LEVELS = tuple(round(0.05 * n, 10) for n in range(1, 20))
@@ -94,8 +94,8 @@ def test_at_most_one_in_twenty_is_accepted_wrongly(n, error, margin, flips, knee
     assert wrong <= allowed * simulations
 
 
-def point(accepted: bool) -> Comparison:
-    return Comparison(0.1, 0.0, 0.0 if accepted else 1.0, 0, 0, accepted)
+def point(accepted: bool, rise: float = 0.0) -> Comparison:
+    return Comparison(0.1, rise, rise if accepted else rise + 0.02, 0, 0, accepted)
 
 
 def test_an_answer_stands_on_the_level_below_it():
@@ -118,14 +118,24 @@ def test_an_answer_stands_on_the_level_below_it():
 
 
 def test_it_is_said_in_words():
-    found = largest(LEVELS, lambda r: point(r < 0.52))
+    found = largest(LEVELS, lambda r: point(r < 0.52, 0.0 if r < 0.7 else 0.05))
     text = in_words(found, 0.01, 1000)
     assert text.startswith("Up to a ratio of 0.5 the error stays within 1 point of dense")
-    assert "under-pruned: more can leave" in text and "At 0.55 it is over-pruned" in text
-    assert "already 0.05 is over-pruned" in in_words(
-        largest(LEVELS, lambda r: point(False)), 0.01, 9
-    )
-    assert "few for this margin" in in_words(largest(LEVELS, lambda r: point(False)), 0.01, 9)
+    assert "under-pruned: more can leave" in text
+    assert "At 0.55 it is undecided: it rises by 0.00 points, and at most by 2.00" in text
+    assert {r: verdict(r, found, 0.01) for r in (0.5, 0.55, 0.75)} == {
+        0.5: "largest", 0.55: "undecided", 0.75: "over-pruned",
+    }  # fmt: skip
+    steep = largest(LEVELS, lambda r: point(r < 0.52, 0.0 if r < 0.52 else 0.05))
+    assert "At 0.55 it is over-pruned" in in_words(steep, 0.01, 9)
+    nothing = largest(LEVELS, lambda r: point(False))
+    text = in_words(nothing, 0.01, 249)
+    assert text.startswith("No ratio was shown to keep the error within 1 point of dense. At 0.05")
+    # with n equal answers the rise may be 1 - 0.05^(1/n), 1 % at 299
+    assert "249 validation samples cannot decide this margin: it takes 299 at least" in text
+    assert "cannot decide" not in in_words(nothing, 0.01, 299)
+    assert 1 - 0.05 ** (1 / 299) <= 0.01 < 1 - 0.05 ** (1 / 298)
+    assert "no number of samples is enough" in in_words(nothing, 0.0, 299)
     assert "No larger ratio" in in_words(largest(LEVELS, lambda r: point(True)), 0.01, 1000)
 
 

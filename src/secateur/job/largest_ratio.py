@@ -77,7 +77,7 @@ def largest_ratio(
 
         found = largest(levels, measure)
         points = [
-            {**rows[ratio], "comparison": asdict(point), "verdict": verdict(ratio, found)}
+            {**rows[ratio], "comparison": asdict(point), "verdict": verdict(ratio, found, margin)}
             for ratio, point in found.points.items()
         ]
         document = {

@@ -119,11 +119,14 @@ def largest(levels: Sequence[float], measure: Callable[[float], Comparison]) -> 
     return Found(levels[low] if low >= 0 else 0.0, dict(sorted(points.items())))
 
 
-def verdict(ratio: float, found: Found) -> str:
-    """One word for a measured ratio: ``over-pruned``, ``under-pruned``, or ``largest``."""
+def verdict(ratio: float, found: Found, margin: float) -> str:
+    """Of a measured ratio: ``largest``, ``under-pruned``, ``over-pruned``, or ``undecided``, where
+    the rise that was seen is within the margin and the one that may be is not."""
     if ratio == found.ratio:
         return "largest"
-    return "under-pruned" if ratio < found.ratio else "over-pruned"
+    if ratio < found.ratio:
+        return "under-pruned"
+    return "over-pruned" if found.points[ratio].rise > margin else "undecided"
 
 
 def in_words(found: Found, margin: float, samples: int) -> str:
@@ -131,30 +134,24 @@ def in_words(found: Found, margin: float, samples: int) -> str:
     width = f"{100 * margin:g} point" + "s" * (margin != 0.01)
     best = found.points.get(found.ratio)
     if best is None:
-        least = min(found.points)
+        text = f"No ratio was shown to keep the error within {width} of dense."
+    else:
         text = (
-            f"No ratio keeps the error within {width} of dense with 95 % confidence: "
-            f"already {least:g} is over-pruned, by {_rise(found.points[least])}."
+            f"Up to a ratio of {found.ratio:g} the error stays within {width} of dense with 95 % "
+            f"confidence: {_rise(best)}."
         )
-        if Z * math.sqrt(1 / samples) > margin and found.points[least].rise <= margin:
-            text += (
-                f" {samples} validation samples are few for this margin; more of them, or a wider "
-                "margin, can decide it."
-            )
-        return text
-    text = (
-        f"Up to a ratio of {found.ratio:g} the error stays within {width} of dense with "
-        f"95 % confidence: {_rise(best)}."
-    )
-    below = [ratio for ratio in found.points if ratio < found.ratio]
-    if below:
-        text += (
-            f" At {', '.join(f'{r:g}' for r in below)} the model is under-pruned: more can leave."
-        )
+        below = [f"{ratio:g}" for ratio in found.points if ratio < found.ratio]
+        if below:
+            text += f" At {', '.join(below)} the model is under-pruned: more can leave."
     if found.rejected is None:
         return text + " No larger ratio was asked for."
-    over = found.points[found.rejected]
-    return text + f" At {found.rejected:g} it is over-pruned: {_rise(over)}."
+    kind = verdict(found.rejected, found, margin)
+    text += f" At {found.rejected:g} it is {kind}: {_rise(found.points[found.rejected])}."
+    least = math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-margin)) if margin else None
+    if kind == "undecided" and (least is None or samples < least):
+        needed = "no number of samples is enough" if least is None else f"it takes {least} at least"
+        text += f" {samples} validation samples cannot decide this margin: {needed}."
+    return text
 
 
 def _rise(point: Comparison) -> str:

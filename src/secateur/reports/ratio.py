@@ -67,7 +67,7 @@ def _curve(document: dict[str, Any]) -> Markup:
     shapes += [line(x(a), shown(p), x(b), shown(q), "axis") for (a, p), (b, q) in pairwise(curve)]
     for point in points:
         at, error = x(point["ratio"]), point["comparison"]["error"]
-        css = {"largest": "k3", "under-pruned": "k1"}.get(point["verdict"], "k4")
+        css = {"largest": "k3", "under-pruned": "k1", "undecided": "k2"}.get(point["verdict"], "k4")
         shapes.append(
             line(at, shown(error), at, shown(dense + point["comparison"]["upper"]), "axis")
         )
