@@ -184,3 +184,15 @@ def test_trials_of_a_search_remove_what_their_training_chose(tmp_path):
     costs = {trial["outcome"]["measures"]["params"] for trial in trials}
     assert document["after"]["params"] in costs
     assert max(costs) < 0.7 * document["before"]["params"]
+
+
+def test_zeros_of_l1_and_of_a_later_cut_are_both_held(tmp_path):
+    """The weights of the first layer are cut, those of all others were brought to zero before."""
+    _, place = run(
+        tmp_path, train_dense={**TRAIN, "regularise": {"l1": {"weight": 0.1, "threshold": 0.02}}},
+        sparsity={"criterion": "l1", "zeros": 0.5, "keep": ["3", "8"]}, finetune=TRAIN,
+    )  # fmt: skip
+    found, dense = tensors(place), load_file(place / "dense-masks.safetensors")
+    assert sum(int((~mask).sum()) for mask in dense.values()) > 0
+    assert all(not found[name][~mask].any() for name, mask in dense.items())
+    assert int((found["0.weight"] == 0).sum()) >= round(0.5 * found["0.weight"].numel())

@@ -186,6 +186,18 @@ def _staying(total: float, model: nn.Module, weights: set[str], dense: int) -> f
 
 def held(work: Work, model: nn.Module) -> Mapping[str, torch.Tensor] | None:
     """Masks for a training after the stage, or after a dense training that made some; or None."""
+    found = _of_stage(work, model)
+    dense, plan = work.folder / DENSE_MASKS, work.plan()
+    if dense.is_file() and plan is not None:
+        own = dict(model.named_parameters(remove_duplicate=False))
+        for name, mask in sliced_masks(load_masks(dense), work.structure, plan.remove).items():
+            # what the stage has solved anew is no longer zero there, and stays as it is
+            if name in own and not bool(own[name].detach()[~mask].any()):
+                found[name] = found[name] & mask if name in found else mask
+    return found or None
+
+
+def _of_stage(work: Work, model: nn.Module) -> dict[str, torch.Tensor]:
     section = work.recipe.sparsity
     for number in range(section.rounds if section is not None else 0, 0, -1):
         assert section is not None
@@ -194,10 +206,7 @@ def held(work: Work, model: nn.Module) -> Mapping[str, torch.Tensor] | None:
         if event is not None:
             kept = _place(work, stage) / MASKS
             return load_masks(kept) if kept.is_file() else zero_masks(model, event["zeros"])
-    dense, plan = work.folder / DENSE_MASKS, work.plan()
-    if not dense.is_file() or plan is None:
-        return None
-    return sliced_masks(load_masks(dense), work.structure, plan.remove)
+    return {}
 
 
 def _place(work: Work, stage: str) -> Path:
