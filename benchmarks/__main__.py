@@ -25,6 +25,7 @@ BENCHMARKS = {
     "during": ("during", "during", "during.md"),
     "lottery": ("lottery", "lottery", "lottery.md"),
     "cost": ("cost", "cost", "cost.md"),
+    "claims": ("claims", "claims_page", "claims.md"),
     "depth": ("depth", "depth", "depth.md"),
     "latency": ("latency", "latency", "latency.md"),
     "latency_target": ("latency_target", "latency_target", "latency-target.md"),

@@ -163,6 +163,7 @@ def test_new_weights_have_the_spread_of_those_drawn_for_fewer_inputs():
         ({"compare": {"criteria": ["l1"], "ratio": [0.5]}}, "unknown key 'ratio'"),
         ({"compare": {"criteria": ["l1"], "methods": {"l1": {}}}}, "two contestants"),
         ({"compare": {"criteria": ["l1"], "methods": {"a": {"prunning": {}}}}}, "prunning"),
+        ({"compare": {"methods": {"a": {"train_dense": None}}}}, "the same dense model"),
         ({"compare": {"criteria": ["l1"]}, "data": None, "input": [2, 1, 8, 8],
           "finetune": None, "train_dense": None}, "no data to compare on"),
     ],

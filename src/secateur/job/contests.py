@@ -17,6 +17,10 @@ from secateur.errors import InputError
 from secateur.job.checking import check_recipe
 
 KEY = "compare"
+BASE = (
+    "model", "model_args", "weights", "data", "input", "part", "train_dense", "target", "seed",
+    "metric", KEY,
+)  # fmt: skip
 RANDOM, UNIFORM, SMALL = "random", "uniform", "small dense net"
 
 
@@ -39,6 +43,13 @@ class CompareSection(Section):
         twice = sorted({name for name in names if names.count(name) > 1} - {RANDOM})
         if twice:
             raise ValueError(f"{twice[0]!r} stands for two contestants; give each another name")
+        for name, changes in self.methods.items():
+            strange = sorted(set(changes) & set(BASE))
+            if strange:
+                raise ValueError(
+                    f"{name!r} changes {strange[0]!r}, and all contestants start from the same dense "
+                    "model; leave it out, or search over it with search.space"
+                )
         if not self.criteria and not self.methods:
             raise ValueError("nothing is compared; give 'criteria' or 'methods'")
         return self
