@@ -47,8 +47,8 @@ class CompareSection(Section):
             strange = sorted(set(changes) & set(BASE))
             if strange:
                 raise ValueError(
-                    f"{name!r} changes {strange[0]!r}, and all contestants start from the same dense "
-                    "model; leave it out, or search over it with search.space"
+                    f"{name!r} changes {strange[0]!r}, and all contestants start from the same "
+                    "dense model; leave it out, or search over it with search.space"
                 )
         if not self.criteria and not self.methods:
             raise ValueError("nothing is compared; give 'criteria' or 'methods'")
