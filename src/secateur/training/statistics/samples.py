@@ -28,7 +28,8 @@ def per_sample(source: Source, needs: frozenset[str]) -> dict[str, Any]:
     room = max(1, source.memory // max(size, 1))
     weights = {name: p.detach().cpu().double() for name, p in parameters.items()}
     gates = {group.name: along(group) for group in source.structure.groups}
-    squares = {name: torch.zeros(p.shape, dtype=torch.float64) for name, p in parameters.items()}
+    squared = parameters if "squares" in needs else {}
+    squares = {name: torch.zeros(p.shape, dtype=torch.float64) for name, p in squared.items()}
     samples: dict[str, list[Tensor]] = {name: [] for name in parameters}
     products: dict[str, list[Tensor]] = {name: [] for name in gates}
     number = -1
@@ -41,7 +42,7 @@ def per_sample(source: Source, needs: frozenset[str]) -> dict[str, Any]:
                 for (name, parameter), gradient in zip(parameters.items(), found, strict=True)
             }
             for name, gradient in gradients.items():
-                if "squares" in needs:
+                if name in squares:
                     squares[name] += gradient.square()
                 if "samples" in needs and number < room:
                     samples[name].append(gradient)
@@ -49,6 +50,8 @@ def per_sample(source: Source, needs: frozenset[str]) -> dict[str, Any]:
                 slopes = {name: weights[name] * gradients[name] for name in gradients}
                 for name, layers in gates.items():
                     products[name].append(derivative(layers, slopes))
+            if needs == {"samples"} and number + 1 >= room:
+                break
     if number < 0:
         raise no_batch()
     result: dict[str, Any] = {
