@@ -15,14 +15,12 @@ from torch import Tensor, nn
 from secateur.choosing import plan as choose_plan
 from secateur.config import load_document, sentence
 from secateur.cutting import cut_further
-from secateur.during import DURING
 from secateur.errors import InputError
-from secateur.job.methods import made
+from secateur.job.methods import methods_of
 from secateur.masking.storing import sliced_masks
 from secateur.planning import PruningPlan
 from secateur.protocols import Data
 from secateur.quantities import Quantity, parse_quantity
-from secateur.regularisers import REGULARISERS
 from secateur.schedules import share_at
 from secateur.sections.pruner import PrunerSection
 from secateur.structure.copying import copied
@@ -30,7 +28,8 @@ from secateur.structure.structure import Removal, trace
 from secateur.surgery.applying import apply
 from secateur.surgery.optimizers import cut_optimizer
 from secateur.training.devices import device_of
-from secateur.training.extensions import Batch, Kept, Method, Moment, begin_all, joined, shown
+from secateur.training.extensions import Kept, Moment, begin_all, joined, shown
+from secateur.training.hooks import Hooks
 
 SCHEMA = "secateur.pruner/1"
 
@@ -70,7 +69,7 @@ class Pruner:
         self.recipe = _read(recipe)
         self.model, self.optimizer = model, optimizer
         self.inputs, self.data = example_inputs, data
-        self.methods = _methods(self.recipe)
+        self.methods = methods_of(self.recipe)
         if self.methods and optimizer is None:
             raise InputError(
                 "during and regularise take part in every step of the optimizer; give Pruner(..., "
@@ -86,7 +85,7 @@ class Pruner:
         self.dense = copied(model) if self.budgets else model
         self.plan: PruningPlan | None = None
         self.masks: dict[str, Tensor] = {}
-        self.update, self._moved, self._finished = 0, False, False
+        self.update, self._finished = 0, False
         self.extensions: tuple[Any, ...] = ()
         self.generators: tuple[torch.Generator, ...] = ()
         if optimizer is not None:
@@ -100,8 +99,7 @@ class Pruner:
                 f"{readers[0]} reads inputs and answers of each batch, which a Pruner does not "
                 "see; train with secateur's own loop, or leave it out"
             )
-        self._handles: list[Any] = []
-        self._hook(hook_optimizer)
+        self._hooks = Hooks(model, optimizer, self.extensions, self._moment, hook_optimizer)
 
     def step(self) -> bool:
         """Call it after each step of the optimizer; whether ``model`` is another one now.
@@ -110,7 +108,7 @@ class Pruner:
         """
         if self._finished:
             raise InputError("the pruner has finished; make a new one to prune further")
-        if self.extensions and not self._moved:
+        if self.extensions and not self._hooks.moved:
             raise InputError(
                 "pruner.step() comes after a step of the optimizer that was given to the Pruner, "
                 "and there was none; call optimizer.step() first"
@@ -118,7 +116,7 @@ class Pruner:
         at = self._moment()
         for extension in self.extensions:
             extension.after_step(at)
-        self._moved = False
+        self._hooks.moved = False
         last = at.epoch != self._epoch(self.update + 1)
         if last:
             for extension in self.extensions:
@@ -130,17 +128,7 @@ class Pruner:
 
     def before_step(self) -> None:
         """Gradients are there and the optimizer is about to step; the hook calls it by itself."""
-        if not self.extensions:
-            return
-        at = self._moment()
-        with torch.enable_grad():
-            penalties = [e.penalty(at, Batch(None, None, None)) for e in self.extensions]
-            given = [penalty for penalty in penalties if penalty is not None]
-            if given:
-                torch.stack(given).sum().backward()
-        for extension in reversed(self.extensions):
-            extension.after_backward(at)
-        self._active, self._moved = False, True
+        self._hooks.before_step()
 
     def finish(self) -> nn.Module:
         """The pruned model: masks are zeros in it, units that shall leave are removed.
@@ -150,7 +138,7 @@ class Pruner:
         """
         if self._finished:
             return self.model
-        self._withdraw()
+        self._hooks.withdraw()
         last = Moment(
             max(0, self.update - 1), self.recipe.updates, self._epoch(max(0, self.update - 1)),
             self.recipe.epochs, self._rate(),
@@ -162,7 +150,7 @@ class Pruner:
                 f"{type(early[0]).__name__} is not done after {self.update} of "
                 f"{self.recipe.updates} updates; call step() after each of them before finish()"
             )
-        self._unhook()
+        self._hooks.detach()
         for extension in self.extensions:
             extension.show()
         outcome = joined([extension.finish() for extension in self.extensions])
@@ -179,7 +167,7 @@ class Pruner:
     @contextmanager
     def shown(self) -> Iterator[nn.Module]:
         """The model as it would be if the training ended now, e.g. to save it."""
-        self._withdraw()
+        self._hooks.withdraw()
         with shown(self.extensions):
             yield self.model
 
@@ -188,7 +176,7 @@ class Pruner:
 
         Save it with the model and the optimizer, between ``step`` and the next forward pass.
         """
-        self._withdraw()
+        self._hooks.withdraw()
         found: dict[str, Any] = {
             "schema": SCHEMA,
             "recipe": self.recipe.model_dump_json(),
@@ -214,7 +202,7 @@ class Pruner:
                 "the state was written with another recipe; give the Pruner the one that it was "
                 "made with"
             )
-        self._withdraw()
+        self._hooks.withdraw()
         if state["plan"]:
             self._carry_out(PruningPlan.from_json(state["plan"]))
         self.update = int(state["update"])
@@ -225,55 +213,6 @@ class Pruner:
                        for n, t in state.items() if n.startswith(start)}  # fmt: skip
             extension.take_up(Kept(tensors, json.loads(state[f"values{place}"])))
             generator.set_state(state[f"generator{place}"])
-
-    # what happens around the user's calls
-
-    def _hook(self, optimizer_too: bool) -> None:
-        if self.optimizer is None or not self.extensions:
-            return
-        self._active = self._looked_at = False
-        # closures, which a copy of the model shares instead of copying what they hold
-        model = self.model
-
-        def before(module: nn.Module, arguments: Any) -> None:
-            if module is not model or self._active or self._looked_at:
-                return
-            if module.training:
-                self._active = True
-                for extension in self.extensions:
-                    extension.before_forward(self._moment())
-            else:
-                self._looked_at = True
-                for extension in self.extensions:
-                    extension.show()
-
-        def after(module: nn.Module, arguments: Any, outputs: Any) -> None:
-            if module is model and self._looked_at:
-                self._looked_at = False
-                for extension in reversed(self.extensions):
-                    extension.hide()
-
-        def before_step(optimizer: Any, arguments: Any, keywords: Any) -> None:
-            self.before_step()
-
-        self._handles = [
-            model.register_forward_pre_hook(before),
-            model.register_forward_hook(after, always_call=True),
-        ]
-        if optimizer_too:
-            self._handles.append(self.optimizer.register_step_pre_hook(before_step))
-
-    def _unhook(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-
-    def _withdraw(self) -> None:
-        """Weights of their own again, where a training pass was begun."""
-        if self._handles and self._active:
-            for extension in reversed(self.extensions):
-                extension.hide()
-            self._active = False
 
     def _parts(self) -> list[tuple[Any, torch.Generator]]:
         return list(zip(self.extensions, self.generators, strict=True))
@@ -358,11 +297,3 @@ def _read(recipe: Mapping[str, Any] | str | Path) -> PrunerSection:
         return PrunerSection.model_validate(document)
     except ValidationError as error:
         raise InputError(f"Pruner: {sentence(error, PrunerSection)}") from error
-
-
-def _methods(recipe: PrunerSection) -> list[Method]:
-    found = [made(REGULARISERS, name, told) for name, told in recipe.regularise.items()]
-    if recipe.during is not None:
-        told = {key: value for key, value in recipe.during.items() if key != "method"}
-        found.append(made(DURING, recipe.during["method"], told))
-    return found

@@ -13,10 +13,11 @@ from secateur.during import DURING
 from secateur.errors import InputError
 from secateur.registry import Registry, unknown
 from secateur.regularisers import REGULARISERS
+from secateur.sections.pruner import PrunerSection
 from secateur.training.extensions import Method
 
 
-def methods_of(section: TrainingSection) -> list[Method]:
+def methods_of(section: TrainingSection | PrunerSection) -> list[Method]:
     """Regularisers in the recipe's order, then what prunes. Errors: InputError for bad settings."""
     found = [
         made(REGULARISERS, name, settings) for name, settings in section.regularise.items()
