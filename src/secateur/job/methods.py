@@ -28,9 +28,10 @@ def methods_of(section: TrainingSection | PrunerSection) -> list[Method]:
     return found
 
 
-def needs_structure(methods: Sequence[Method]) -> bool:
-    """Whether one of them works on units, or picks layers by what they do."""
-    return any(True for method in methods if "structure" in method.needs or hasattr(method, "keep"))
+def needs_structure(section: TrainingSection, methods: Sequence[Method]) -> bool:
+    """Whether something works on units, or picks layers by what they do."""
+    picks = section.during or section.before or section.ticket
+    return bool(picks) or any("structure" in method.needs for method in methods)
 
 
 def made(

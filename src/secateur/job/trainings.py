@@ -14,7 +14,7 @@ from secateur.config import Recipe, TrainingSection
 from secateur.errors import InputError
 from secateur.job.calibrating import calibration
 from secateur.job.listening import Listener, Silent, plain
-from secateur.job.methods import methods_of
+from secateur.job.methods import methods_of, needs_structure
 from secateur.job.rewinding import EPOCHS, rewound
 from secateur.job.sparsifying import DENSE_MASKS, MASKS
 from secateur.job.validating import described, validated
@@ -165,7 +165,7 @@ def _train(
         raise InputError(f"the recipe trains ({stage}) but names no data; add a 'data' section")
     methods = [*methods_of(section), *more]
     structure: Structure | None = None
-    if methods or section.before or section.ticket:
+    if needs_structure(section, methods):
         structure = trace(run.model, subject.example_inputs, part=recipe.part)
     if section.before is not None:
         assert structure is not None
