@@ -132,7 +132,8 @@ def _solved(weight: Tensor, moment: Tensor, pattern: Pattern) -> Tensor:
     diagonal = moment.diagonal()
     dead = diagonal <= 0
     mean = float(diagonal[~dead].mean()) if not bool(dead.all()) else 1.0
-    damped = moment + torch.diag(torch.where(dead, mean, DAMPING * mean))
+    damping = torch.full_like(diagonal, DAMPING * mean).masked_fill_(dead, mean)
+    damped = moment + torch.diag(damping)
     weight = torch.where(dead, 0.0, weight)
     inverse = torch.from_numpy(inverted(damped.numpy()))
     factor = torch.linalg.cholesky(inverse, upper=True)
