@@ -17,6 +17,7 @@ from secateur.cli import COMMANDS, _typer_command
 from secateur.config import Recipe, Section, read_recipe
 from secateur.criteria import CRITERIA
 from secateur.exporters import EXPORTERS
+from secateur.job.contests import KEY, CompareSection
 from secateur.metrics import METRICS
 from secateur.policies import POLICIES
 from secateur.sources.data import DATA_SOURCES
@@ -180,4 +181,6 @@ def written(value: Any) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_recipes_on_pages_are_recipes(page):
     for block in blocks(page, "yaml"):
-        read_recipe({"model": "nets.py:build", **yaml.safe_load(block)}, page.name)
+        document = yaml.safe_load(block)
+        CompareSection.model_validate(document.pop(KEY, {"criteria": ["l1"]}))
+        read_recipe({"model": "nets.py:build", **document}, page.name)
