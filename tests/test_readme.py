@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 import shlex
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -65,7 +67,7 @@ def run_blocks(path: Path) -> dict[str, Any]:
     torch.manual_seed(0)
     names: dict[str, Any] = {"__name__": "pasted"}
     for block in blocks(path, "python"):
-        exec(compile(block, str(path), "exec"), names)
+        exec(compile(block, str(path), "exec", dont_inherit=True), names)  # nobody pastes ours
     return names
 
 
