@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import sys
 import shlex
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
