@@ -58,7 +58,7 @@ class Contestant:
 
 CONTESTANTS = (
     Contestant("dense, trained on", "nothing leaves", None),
-    Contestant("RigL", "70 % of the weights", RigL(zeros=0.7), dense_first=False),
+    Contestant("RigL", "60 % of the weights", RigL(zeros=0.6), dense_first=False),
     Contestant("movement", "80 % of the weights", Movement(zeros=0.8)),
     Contestant("L0", "25 % of the units", L0(remove=0.25, until=0.5)),
     Contestant("slimming", "25 % of the units", Slimming(0.02, remove=0.25, until=0.5)),
