@@ -43,7 +43,8 @@ def page(rows: Sequence[Row]) -> str:
         *(claims.__doc__ or "").strip().splitlines()[2:],
         "",
         table(header, lines) if lines else "Not measured yet.",
-        "\nThat a rewound ticket beats its mask with other weights is tried in "
+        "\nThe first two say the same where both nets have learnt all training images, as here.\n",
+        "That a rewound ticket beats its mask with other weights is tried in "
         "[Lottery tickets](lottery.md); that criteria differ, in "
         "[Methods side by side](methods.md).\n",
         f"Measured on {where['cpu']}, {where['threads']} thread(s), torch {where['torch']}. "
