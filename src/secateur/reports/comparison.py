@@ -126,7 +126,12 @@ def comparison_page(document: Mapping[str, Any]) -> str:
 def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> Markup:
     head = tag("thead", None, tag("tr", None, *(tag("th", {"scope": "col"}, h) for h in header)))
     lines = [
-        tag("tr", None, tag("th", {"scope": "row"}, row[0]), *(tag("td", None, c) for c in row[1:]))
+        tag(
+            "tr",
+            None,
+            tag("th", {"scope": "row"}, row[0]),
+            *(tag("td", {"class": "n"}, c) for c in row[1:]),
+        )
         for row in body
     ]
     return tag("div", {"class": "scroll"}, tag("table", None, head, tag("tbody", None, *lines)))

@@ -15,8 +15,9 @@ from secateur.reports.plotting import Scale, drawing, label, ticks
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 380, 60, 176, 14, 44
 COLOURS = (
-    "#1b6e53", "#c2410c", "#2563eb", "#9333ea", "#b45309", "#0891b2", "#be185d", "#4d7c0f",
-    "#475569", "#dc2626", "#7c3aed", "#0d9488", "#a16207", "#64748b", "#1e3a8a", "#831843",
+    "#1b6e53", "#ea580c", "#2563eb", "#9333ea", "#ca8a04", "#0891b2", "#db2777", "#65a30d",
+    "#475569", "#dc2626", "#818cf8", "#14b8a6", "#78350f", "#94a3b8", "#1e3a8a", "#f472b6",
+    "#4d7c0f",
 )  # fmt: skip
 # Two-sided 95 % of Student's t by degrees of freedom; 1.96 beyond.
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -136,12 +137,14 @@ def curves(document: Document) -> Markup:
     values = [scale * m.value for _, found in shown for m in found.values()] + dense
     low, high = min(values), max(values)
     air = 0.05 * (high - low) or 1.0
-    x = Scale(0, 1, LEFT, WIDTH - RIGHT)
+    ratios = document["ratios"]
+    first, last = max(0.0, min(ratios) - 0.05), min(1.0, max(ratios) + 0.05)
+    x = Scale(first, last, LEFT, WIDTH - RIGHT)
     y = Scale(low - air, high + air, HEIGHT - BOTTOM, TOP)
     names = [c["name"] for c in document["contestants"]]
     shapes = [_line(LEFT, y(v), WIDTH - RIGHT, y(v), "#cbd5e1") for v in ticks(low, high, 6)]
     shapes += [label(LEFT - 8, y(v) + 4, f"{v:g}", "end") for v in ticks(low, high, 6)]
-    shapes += [label(x(v), HEIGHT - BOTTOM + 18, f"{v:.0%}") for v in ticks(0, 1, 5)]
+    shapes += [label(x(v), HEIGHT - BOTTOM + 18, f"{v:.0%}") for v in ticks(first, last, 6)]
     unit = " in %" if document["is_share"] else ""
     shapes.append(label((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, f"{document['budget']} left"))
     shapes.append(label(LEFT, TOP - 2, f"test {document['metric']}{unit}", "start"))
@@ -269,7 +272,12 @@ def methods_page(document: Document) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
     head = tag("thead", None, tag("tr", None, *(tag("th", {"scope": "col"}, h) for h in header)))
     lines = [
-        tag("tr", None, tag("th", {"scope": "row"}, row[0]), *(tag("td", None, c) for c in row[1:]))
+        tag(
+            "tr",
+            None,
+            tag("th", {"scope": "row"}, row[0]),
+            *(tag("td", {"class": "n"}, c) for c in row[1:]),
+        )
         for row in rows
     ]
     return tag("div", {"class": "scroll"}, tag("table", None, head, tag("tbody", None, *lines)))
