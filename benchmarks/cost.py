@@ -1,10 +1,11 @@
 """What the whole default pipeline costs: a ResNet-18 on 224x224 images, a BERT-base.
 
 `secateur.compress` to half the FLOPs with its defaults and no training, in a process of its own:
-trace, turning, traces of every layer, allocation, removal, the solution of every layer, batch norms,
-exactness, an ONNX file checked in ONNX Runtime, both models timed in turn, report. Random weights,
-256 random calibration samples and 64 for validation: what matters is what it costs. Wall-clock
-seconds and the highest resident memory of the process and of those that it starts, on two threads.
+trace, turning, traces of every layer, allocation, removal, the solution of every layer, batch
+norms, exactness, an ONNX file checked in ONNX Runtime, both models timed in turn, report. Random
+weights, 256 random calibration samples and 64 for validation: what matters is what it costs.
+Wall-clock seconds and the highest resident memory of the process and of those that it starts, on
+two threads.
 """
 
 from __future__ import annotations
