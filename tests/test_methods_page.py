@@ -1,4 +1,4 @@
-"""docs/methods.md names every method there is, and no other."""
+"""docs/methods.md names every method there is."""
 
 from __future__ import annotations
 
