@@ -13,9 +13,10 @@ from torch import nn
 
 import secateur as sc
 from command_cases import RECIPE, secateur, write_recipe
+from secateur.job.contests import Comparison
 from secateur.job.method_comparison import widened
 from secateur.planning import describe
-from secateur.reports.methods import Mean, beside, means
+from secateur.reports.methods import Mean, beside, means, words
 
 TRAINING = {"epochs": 2, "learning_rate": 0.05}
 COMPARE = {
@@ -57,6 +58,7 @@ def test_contestants_and_controls_keep_the_budget_and_are_measured(comparison):
     names = [c["name"] for c in document["contestants"]]
     assert names == ["l1", "bn-scale", "compensated", "random", "uniform", "small dense net"]
     assert len(document["dense"]) == 2
+    assert (document["missing"], document["split"]) == (0, "test")
     for contestant in document["contestants"]:
         assert {(c["ratio"], c["seed"]) for c in contestant["cells"]} == {
             (r, s) for r in (0.6, 0.4) for s in (0, 1)
@@ -108,6 +110,25 @@ def test_what_a_method_cannot_do_is_said_and_the_others_go_on(tmp_path):
     assert "flops" in cells["kept"][0]["error"] and "test" in cells["l2"][0]
     page = (tmp_path / "out" / "methods.html").read_text()
     assert "What could not be done" in page
+
+
+def test_no_cell_of_another_budget_is_taken_for_this_one(tmp_path):
+    write_recipe(tmp_path, **BASE)
+    document = {**RECIPE, **BASE, "folder": str(tmp_path)}
+    cells = []
+    for budget in ("flops", "params"):
+        compare = {**COMPARE, "budget": budget}
+        comparison = Comparison.of({**document, "compare": compare}, "recipe", tmp_path)
+        cells.append({cell.digest for cell in comparison.cells()})
+    assert len(cells[0]) == 6 * 2 * 2 and not cells[0] & cells[1]
+
+
+def test_a_page_of_a_part_says_so(comparison):
+    _, document = comparison
+    assert not any("NOT COMPLETE" in text for text in words(document))
+    part = {**document, "missing": 3, "split": "validation"}
+    told = " ".join(words(part))
+    assert "NOT COMPLETE: 3 cells" in told and "There is no test split" in told
 
 
 def test_intervals_are_those_of_students_t_and_differences_are_in_pairs():

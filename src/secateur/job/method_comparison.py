@@ -60,13 +60,16 @@ def compare_methods(
     listener.begin(stage, len(wanted))
     base: tuple[int, Work] | None = None
     count = comparison.base(0).threads or max(1, torch.get_num_threads() // of)
+    parent = os.getppid()
     with threads(count):
         for place, cell in enumerate(wanted, 1):
+            if of > 1 and os.getppid() != parent:  # nobody waits for this any more
+                return {}
             if base is None or base[0] != cell.seed:
                 base = cell.seed, dense(comparison, cell.seed)
             found = _carried_out(comparison, cell, base[1])
             _append(comparison.output / f"methods-{number}.jsonl", cell, found)
-            said = found.get("error") or f"{found['test']:.4f} on test, {found['share']:.1%} left"
+            said = found.get("error") or f"{found['test']:.4f}, {found['share']:.1%} left"
             told = f"{cell.name} at {cell.ratio:g}, seed {cell.seed}: {said}"
             listener.tick(stage, place, told)
     listener.end(stage, f"{len(wanted)} cells")
@@ -117,13 +120,20 @@ def written(comparison: Comparison) -> dict[str, Any]:
         "schema": SCHEMA, "model": comparison.document["model"],
         "metric": comparison.base(0).metric, "higher_is_better": metric.higher_is_better,
         "is_share": metric.is_share, "budget": section.budget, "ratios": section.ratios,
-        "seeds": section.seeds,
+        "seeds": section.seeds, "split": _split(comparison),
+        "missing": len(list(comparison.cells())) - len(rows),
         "dense": [folders.read_json(path) for path in measured if path.is_file()],
         "contestants": contestants, "recipe": dict(comparison.document),
     })  # fmt: skip
     folders.write_json(comparison.output / DOCUMENT, document)
     (comparison.output / PAGE).write_text(methods_page(document), encoding="utf-8")
     return document
+
+
+def _split(comparison: Comparison) -> str:
+    """What is shown: ``test``, or ``validation`` where the data have no test split."""
+    data = load_subject(comparison.base(0)).data
+    return "validation" if data is None or data.test is None else "test"
 
 
 def finished(output: Path) -> dict[Cell, dict[str, Any]]:
@@ -226,7 +236,8 @@ def _share(
 
 
 def _measured(recipe: Recipe, work: Work, model: nn.Module) -> dict[str, float]:
-    """The metric on the validation and the test split; nothing is chosen by the second."""
+    """The metric on the validation and the test split, of which nothing is chosen by the second;
+    data without one are measured on validation twice, and the page says so."""
     data, section = work.subject.data, recipe.data
     assert data is not None and section is not None
     device = resolve(recipe.device)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from secateur.reports.html import asset
-from secateur.reports.markup import Markup, inline_json, tag
+from secateur.reports.markup import Markup, tag
 from secateur.reports.plotting import Scale, drawing, label, ticks
+from secateur.reports.side_by_side import numbers_table, page
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 320, 64, 132, 12, 40
 FROM = 3  # the first evaluations would hide the rest: the scale is that of the later ones
@@ -100,38 +100,10 @@ def comparison_page(document: Mapping[str, Any]) -> str:
         for seeded in sorted({a["seeded"] for a in subject["algorithms"]}):
             begun = "With seeds" if seeded else "Without seeds"
             header, body = rows(subject, seeded)
-            inner += [tag("h3", None, begun), curves(subject, seeded), _table(header, body)]
+            inner += [tag("h3", None, begun), curves(subject, seeded), numbers_table(header, body)]
         parts.append(tag("section", {"aria-labelledby": f"subject-{number}"}, *inner))
-    title = "Searches side by side – Secateur"
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    head = tag(
-        "head", None, tag("meta", {"charset": "utf-8"}),
-        tag("meta", {"http-equiv": "Content-Security-Policy", "content": policy}),
-        tag("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
-        tag("title", None, title), tag("link", {"rel": "icon", "href": "data:,"}),
-        tag("style", None, Markup(asset("report.css"))),
-    )  # fmt: skip
     lead = (
         "The least value so far after each evaluation: means over the draws, bands from the least "
         "to the largest. Less is better."
     )
-    data = tag("script", {"type": "application/json", "id": "comparison"}, inline_json(document))
-    body = tag(
-        "body", None, tag("header", None, tag("h1", None, "Searches side by side")),
-        tag("main", None, tag("p", None, lead), *parts), data,
-    )  # fmt: skip
-    return f"<!doctype html>\n{tag('html', {'lang': 'en'}, head, body)}\n"
-
-
-def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> Markup:
-    head = tag("thead", None, tag("tr", None, *(tag("th", {"scope": "col"}, h) for h in header)))
-    lines = [
-        tag(
-            "tr",
-            None,
-            tag("th", {"scope": "row"}, row[0]),
-            *(tag("td", {"class": "n"}, c) for c in row[1:]),
-        )
-        for row in body
-    ]
-    return tag("div", {"class": "scroll"}, tag("table", None, head, tag("tbody", None, *lines)))
+    return page("Searches side by side", [tag("p", None, lead), *parts], "comparison", document)

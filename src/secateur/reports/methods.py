@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from secateur.reports.html import asset
-from secateur.reports.markup import Markup, inline_json, tag
+from secateur.reports.markup import Markup, tag
 from secateur.reports.plotting import Scale, drawing, label, ticks
+from secateur.reports.side_by_side import numbers_table, page
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 380, 60, 176, 14, 44
 COLOURS = (
@@ -147,7 +147,7 @@ def curves(document: Document) -> Markup:
     shapes += [label(x(v), HEIGHT - BOTTOM + 18, f"{v:.0%}") for v in ticks(first, last, 6)]
     unit = " in %" if document["is_share"] else ""
     shapes.append(label((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, f"{document['budget']} left"))
-    shapes.append(label(LEFT, TOP - 2, f"test {document['metric']}{unit}", "start"))
+    shapes.append(label(LEFT, TOP - 2, f"{document['split']} {document['metric']}{unit}", "start"))
     if dense:
         shapes.append(_line(LEFT, y(fmean(dense)), WIDTH - RIGHT, y(fmean(dense)), "#0f172a", 1))
         shapes.append(label(WIDTH - RIGHT - 4, y(fmean(dense)) - 4, "dense", "end"))
@@ -158,7 +158,7 @@ def curves(document: Document) -> Markup:
         place, at = TOP + 12 + 19 * row, WIDTH - RIGHT + 10
         shapes.append(_line(at, place, at + 16, place, colour, 3, contestant["control"]))
         shapes.append(label(at + 22, place + 4, contestant["name"], "start"))
-    name = f"{document['model']}: test {document['metric']} by method"
+    name = f"{document['model']}: {document['metric']} by method"
     return drawing(WIDTH, max(HEIGHT, TOP + 20 + 19 * len(shown)), "chart", name, *shapes)
 
 
@@ -204,14 +204,25 @@ def _line(
 def words(document: Document) -> list[str]:
     """What was done, in sentences."""
     dense = [d["test"] for d in document["dense"]]
+    shown = (
+        "Choices were made on the validation split; the test split was measured once at the end of "
+        "each run, and is what is shown."
+        if document["split"] == "test"
+        else "There is no test split: the validation split, on which choices were made, is shown, "
+        "and flatters all."
+    )
     scale, unit = (100, " %") if document["is_share"] else (1, "")
     told = [
         f"{document['model']}: every method at {len(document['ratios'])} ratios of "
         f"{document['budget']}, {document['seeds']} seed(s), with the same dense models, data and "
-        "trainings. Choices were made on the validation split; the test split was measured once at "
-        "the end of each run, and is what is shown. Intervals are 95 % (Student's t over seeds): "
+        f"trainings. {shown} Intervals are 95 % (Student's t over seeds): "
         "with few seeds they are wide, and most neighbours in the table are not told apart.",
     ]
+    if document["missing"]:
+        told.append(
+            f"NOT COMPLETE: {document['missing']} cells are still to be measured; the same command "
+            "goes on."
+        )
     if dense:
         told.append(f"The dense model has {scale * fmean(dense):.2f}{unit} {document['metric']}.")
     return told
@@ -240,44 +251,16 @@ def methods_page(document: Document) -> str:
     """The page of a ``secateur.method-comparison/1`` document."""
     parts = [tag("p", None, text) for text in words(document)]
     if any(means(document, c) for c in document["contestants"]):
-        parts += [tag("figure", None, curves(document)), _table(*table(document))]
+        parts += [tag("figure", None, curves(document)), numbers_table(*table(document))]
     for other in ("random", "small dense net"):
         if any(c["name"] == other and c["cells"] for c in document["contestants"]):
             parts += [
                 tag("h2", None, f"Ahead of {other}"),
                 tag("p", None, "Points, in pairs of equal seeds."),
-                _table(*differences(document, other)),
+                numbers_table(*differences(document, other)),
             ]
     missed = errors(document)
     if missed:
         items = [tag("li", None, text) for text in missed]
         parts += [tag("h2", None, "What could not be done"), tag("ul", None, *items)]
-    title = "Methods side by side"
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    head = tag(
-        "head", None, tag("meta", {"charset": "utf-8"}),
-        tag("meta", {"http-equiv": "Content-Security-Policy", "content": policy}),
-        tag("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
-        tag("title", None, f"{title} – Secateur"), tag("link", {"rel": "icon", "href": "data:,"}),
-        tag("style", None, Markup(asset("report.css"))),
-    )  # fmt: skip
-    data = tag("script", {"type": "application/json", "id": "methods"}, inline_json(document))
-    body = tag(
-        "body", None, tag("header", None, tag("h1", None, title)),
-        tag("main", None, tag("section", None, *parts)), data,
-    )  # fmt: skip
-    return f"<!doctype html>\n{tag('html', {'lang': 'en'}, head, body)}\n"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
-    head = tag("thead", None, tag("tr", None, *(tag("th", {"scope": "col"}, h) for h in header)))
-    lines = [
-        tag(
-            "tr",
-            None,
-            tag("th", {"scope": "row"}, row[0]),
-            *(tag("td", {"class": "n"}, c) for c in row[1:]),
-        )
-        for row in rows
-    ]
-    return tag("div", {"class": "scroll"}, tag("table", None, head, tag("tbody", None, *lines)))
+    return page("Methods side by side", [tag("section", None, *parts)], "methods", document)
