@@ -216,7 +216,8 @@ def words(document: Document) -> list[str]:
         f"{document['model']}: every method at {len(document['ratios'])} ratios of "
         f"{document['budget']}, {document['seeds']} seed(s), with the same dense models, data and "
         f"trainings. {shown} Intervals are 95 % (Student's t over seeds): "
-        "with few seeds they are wide, and most neighbours in the table are not told apart.",
+        "with few seeds they are wide, and most neighbours in the table are not told apart. Seconds "
+        "are those of the wall, beside whatever else ran.",
     ]
     if document["missing"]:
         told.append(
