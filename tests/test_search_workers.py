@@ -434,7 +434,7 @@ def test_measurements_and_trials_exclude_each_other(tmp_path, monkeypatch):
         return SimpleNamespace(ratio=SimpleNamespace(median=2.0), a=SimpleNamespace(median=1.0))
 
     monkeypatch.setattr(timing.Measured, "_timed", measured)
-    work: Any = SimpleNamespace(folder=tmp_path)
+    work: Any = SimpleNamespace(alone=lambda: quiet_module.quiet(tmp_path))
     for _ in range(2):
         begun = threading.Event()
         thread = threading.Thread(target=trial)
@@ -541,7 +541,7 @@ def test_workers_that_cannot_join_say_so(interrupted):
     state = json.loads((place / "narrow" / "study" / "search.json").read_text())
     recipe = yaml.safe_load((place / "narrow" / "recipe.yaml").read_text())
     for search, said in (
-        (None, "searches no widths"),
+        (None, "it has no search"),
         ({**recipe["search"], "parallel": 1}, "search.parallel of 2 or more"),
         ({**recipe["search"], "engine": "ray"}, "runs on Ray"),
         (recipe["search"], ""),

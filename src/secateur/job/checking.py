@@ -148,15 +148,6 @@ def _check_workers(search: SearchSection, recipe: Recipe) -> None:
             "workers of a search build the model and the data from their specs, and these were "
             "given in memory; leave search.workers and search.engine out, or run a recipe"
         )
-    if not search.space:
-        return
-    default = SearchSection()
-    for name in ("workers", "parallel", "storage", "engine"):
-        if getattr(search, name) != getattr(default, name):
-            raise InputError(
-                f"'search.{name}' is for a search of widths; the trials of 'search.space' are made "
-                "one after the other in this process: leave it out"
-            )
 
 
 def check_names(recipe: Recipe) -> None:

@@ -16,6 +16,7 @@ from secateur.job.crews import crew_of
 from secateur.job.rungs import Rungs, rungs_of, space_of
 from secateur.job.studies import end_study, open_study
 from secateur.job.trying import Trying
+from secateur.job.width_worker import evaluation_of
 from secateur.job.work import Work
 from secateur.planning import StructureLike
 from secateur.policies import POLICIES
@@ -176,7 +177,8 @@ def searched(
             trials.append(Trial(name, widths.removal(found.point), loss, found.seconds))
 
     ledger = open_study(work, step, widths.all_rungs(), trying)
-    with crew_of(work, ledger, evaluate) as engine:
+    say = work.listener.say
+    with crew_of(section, work.folder, ledger, evaluate, evaluation_of, say) as engine:
         found = run_search(
             problem, maker, engine,
             trials=section.trials, seconds=60 * section.minutes, known=ledger.known(), tell=tell,

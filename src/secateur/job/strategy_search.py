@@ -6,7 +6,6 @@ carried out to its end, and the test split is looked at then, once.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from pathlib import Path
@@ -15,23 +14,30 @@ from typing import Any
 from secateur.config import Recipe, SearchSection
 from secateur.errors import BudgetError, InputError
 from secateur.job import folders
+from secateur.job.crews import crew_of
 from secateur.job.listening import Listener, plain
-from secateur.job.strategy_goals import Goals, read_goals
-from secateur.job.strategy_ladder import Ladder
+from secateur.job.standings import name_of
+from secateur.job.strategy_goals import Goals
+from secateur.job.strategy_ladder import Outcome
 from secateur.job.strategy_space import Strategies, strategies
-from secateur.job.strategy_trials import Outcome, Trials, read_outcome
+from secateur.job.strategy_trials import Trials
+from secateur.job.strategy_worker import (
+    FOLDER,
+    RecipesTried,
+    goals_of,
+    recipe_evaluation_of,
+    recipes_tried,
+    samples_of,
+)
+from secateur.job.studies import end_study, open_recipes
 from secateur.job.working import threads, work_on
 from secateur.journal import NAME as JOURNAL
-from secateur.journal import drop_partial_line
-from secateur.metrics import METRICS, add_metric
 from secateur.protocols import Subject
 from secateur.searching import ALGORITHMS, Discrete, Point, Problem
-from secateur.searching._evaluation import Evaluation, Here
+from secateur.searching._evaluation import Engine, Evaluation
+from secateur.searching._ledger import Ledger
 from secateur.searching._running import Found, run_search
-from secateur.sources.functions import load_function
 
-FOLDER = "search"
-TRIALS = "trials.jsonl"
 KEEP_DENSE = (
     "the dense model keeps all constraints, and no trial is better in any objective: pruning "
     "brings nothing here"
@@ -50,23 +56,26 @@ def search_strategies(
     assert section is not None
     goals = goals_of(recipe)
     found = strategies(recipe, goals.budgets)
+    objectives = len(goals.objectives)
     place = folder / FOLDER
-    place.mkdir(exist_ok=True)
     with folders.locked(folder), threads(recipe.threads):
-        trials = Trials(found, goals, place, subject, Ladder(section.share), listener)
-        told = _Told(place / TRIALS, found, trials, listener, section.trials)
-        problem = Problem(
-            found.space, found.repair, _seeds(found, section), objectives=len(goals.objectives)
-        )
+        tried = recipes_tried(recipe, found, goals, subject, folder, listener)
+        trials = tried.trials
+        ledger = open_recipes(recipe, folder, found.space, objectives, samples_of(subject))
+        told = _Told(tried, ledger, listener)
+        problem = Problem(found.space, found.repair, _seeds(found, section), objectives=objectives)
         name = section.algorithm
         if name == "auto":
-            name = DEFAULT[len(goals.objectives) > 1]
+            name = DEFAULT[objectives > 1]
         listener.begin(FOLDER, section.trials)
-        result = run_search(
-            problem, ALGORITHMS.get(name)(problem, recipe.seed, section.trials),
-            Here(told.evaluate, len(goals.objectives), section.timeout or math.inf),
-            trials=section.trials, seconds=60 * section.minutes, known=told.known, tell=told.tell,
-        )  # fmt: skip
+        made = crew_of(section, folder, ledger, tried, recipe_evaluation_of, listener.say)
+        with made as engine:
+            result = run_search(
+                problem, ALGORITHMS.get(name)(problem, recipe.seed, section.trials),
+                _Asking(engine, tried), trials=section.trials, seconds=60 * section.minutes,
+                known=told.known, tell=told.tell, parallel=section.window,
+            )  # fmt: skip
+        end_study(folder)
         best = told.best(result)
         listener.end(FOLDER, f"best of {len(result.trials)}: {_said(goals, told, best)}")
         better = goals.better(told.outcomes[best.point].measures, trials.dense)
@@ -86,67 +95,48 @@ def check_search(recipe: Recipe) -> None:
         strategies(recipe, goals_of(recipe).budgets)
 
 
-def goals_of(recipe: Recipe) -> Goals:
-    """What a recipe's search is for; functions of the user's become metrics. Errors: InputError."""
-    assert recipe.search is not None
-    for text in (*recipe.search.objective, *recipe.search.constraints):
-        for word in text.split():
-            if ":" in word and word.replace("_", "-") not in METRICS.names():
-                add_metric(word, load_function(word, Path(recipe.folder)))
-    return read_goals(recipe.search.objective, recipe.search.constraints, recipe.metric)
+class _Asking:
+    """An engine whose questions are noted, with what was told before."""
+
+    def __init__(self, engine: Engine, tried: RecipesTried) -> None:
+        self._engine, self._tried = engine, tried
+        self.answer = engine.answer
+
+    def begin(self, point: Point) -> None:
+        """Note it, then let it wait."""
+        self._tried.standings.ask(point)
+        self._engine.begin(point)
 
 
 class _Told:
-    """The ledger of a search: outcomes of points, those of an earlier run read back."""
+    """What the algorithm is told of a search, and what was measured of it."""
 
-    def __init__(
-        self, path: Path, found: Strategies, trials: Trials, listener: Listener, total: int
-    ) -> None:
-        self.path, self.found, self.trials = path, found, trials
-        self.listener, self.total = listener, total
+    def __init__(self, tried: RecipesTried, ledger: Ledger, listener: Listener) -> None:
+        self._tried, self.listener = tried, listener
+        self.found, self.trials = tried.trials.strategies, tried.trials
+        self.known = ledger.known()
         self.outcomes: dict[Point, Outcome] = {}
-        self.known: dict[Point, Evaluation] = {}
-        drop_partial_line(path)
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-            self._read(json.loads(line))
-
-    def _read(self, row: dict[str, Any]) -> None:
-        point = tuple(
-            parameter.values[place] if isinstance(parameter, Discrete) else place
-            for parameter, place in zip(self.found.space.parameters, row["point"], strict=True)
-        )
-        values = tuple(math.inf if value is None else value for value in row["values"])
-        self.known[point] = Evaluation(point, values, row["seconds"], row["error"])
-        if row["outcome"] is not None:
-            self.outcomes[point] = read_outcome(row["outcome"])
-            for rung, rank in enumerate(self.outcomes[point].ranks):
-                self.trials.ladder.learn(rung, rank)
-
-    def evaluate(self, point: Point) -> tuple[float, ...]:
-        """Its values."""
-        self.outcomes[point] = self.trials(point)
-        return self.trials.values(self.outcomes[point].measures)
+        self._written = {row["name"] for row in tried.standings.open()}
 
     def tell(self, number: int, evaluation: Evaluation) -> None:
         """Write it down, and say so."""
         point = evaluation.point
-        outcome = self.outcomes.get(point)
-        if point not in self.known:
-            places = [
-                parameter.values.index(value) if isinstance(parameter, Discrete) else value
-                for parameter, value in zip(self.found.space.parameters, point, strict=True)
-            ]
+        name = name_of(point)
+        outcome = None if evaluation.error else self._tried.outcome(point)
+        if outcome is not None:
+            self.outcomes[point] = outcome
+        if name not in self._written:
             row = {
-                "point": places,
+                "name": name,
                 "overrides": self.found.overrides(point),
                 "values": [v if math.isfinite(v) else None for v in evaluation.values],
                 "seconds": evaluation.seconds,
                 "error": evaluation.error,
                 "outcome": None if outcome is None else plain(vars(outcome)),
             }
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            shutil.rmtree(self.trials.place(point), ignore_errors=True)
+            self._tried.standings.tell(row)
+        for place in self.trials.folder.glob(f"trial-{name}-*"):  # of a worker that was killed
+            shutil.rmtree(place, ignore_errors=True)
         said = evaluation.error or ", ".join(
             f"{name} {value:.4g}" for name, value in (outcome.measures if outcome else {}).items()
         )

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from secateur.config import UNBUDGETED, Recipe, TargetSection
 from secateur.errors import InputError
 from secateur.job.listening import Listener, Silent
+from secateur.job.quiet import Turns
 from secateur.job.stages import cut, cut_chosen, pruned, stage, trained
+from secateur.job.standings import name_of
 from secateur.job.strategy_goals import Goals
-from secateur.job.strategy_ladder import Ladder, rungs
+from secateur.job.strategy_ladder import Ladder, Outcome, rungs
 from secateur.job.strategy_space import Strategies
 from secateur.job.subjects import load_subject
 from secateur.job.timing import prepare
@@ -40,22 +44,12 @@ REFINE = "pruning.refine"
 BASE = ("model", "model_args", "weights", "data", "input", "part", "train_dense", "seed", "device")
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What was measured of a point.
-
-    measures: metrics on the validation split, costs, and the drop of the recipe's metric.
-    ranks: what it was compared by on each rung of the ladder that it reached; whole: whether it
-    came to the end of it.
-    """
-
-    measures: Mapping[str, float]
-    ranks: tuple[float, ...]
-    whole: bool
-
-
 class Trials:
-    """Outcomes of points. Models of a trial lie below ``search/`` until ``forget``."""
+    """Outcomes of points. Models of a trial lie in a folder of their own until it is done.
+
+    folder: ``search/`` of the run, which all share who make trials. share: of the candidates that
+    go on to each longer training.
+    """
 
     def __init__(
         self,
@@ -63,31 +57,40 @@ class Trials:
         goals: Goals,
         folder: Path,
         subject: Subject,
-        ladder: Ladder,
+        share: float,
+        turns: Turns,
         listener: Listener,
     ) -> None:
-        self.strategies, self.goals, self.ladder = strategies, goals, ladder
-        self.folder, self.listener = folder, listener
+        self.strategies, self.goals, self.share = strategies, goals, share
+        self.folder, self.turns, self.listener = folder, turns, listener
         self._subject = subject
         self._bases: dict[str, Work] = {}
         self.base = self.base_of(strategies.plain())
         self.dense: dict[str, float] = {}  # its own drop is from itself
         self.dense = self._measured(self.base, self.base.dense, {})
 
-    def __call__(self, point: Point) -> Outcome:
-        """Prune, measure; then train, as long as the ladder lets it go on."""
+    def __call__(self, point: Point, before: Sequence[Outcome] = ()) -> Outcome:
+        """Prune, measure; then train, as long as the ladder lets it go on. before: outcomes of
+        the trials that it learns from."""
         recipe = self.strategies.recipe(point)
         base = self.base_of(recipe)
-        recipe = self._rebased(recipe, base)
+        place = self.folder / f"trial-{name_of(point)}-{socket.gethostname()}-{os.getpid()}"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        try:
+            with self.turns.trial():
+                ladder = Ladder(self.share, before)
+                return self._tried(self._rebased(recipe, base), base, place, ladder)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def _tried(self, recipe: Recipe, base: Work, place: Path, ladder: Ladder) -> Outcome:
         idle = not recipe.target.budgets() and recipe.pruning.scope not in UNBUDGETED
         if idle and recipe.sparsity is None and recipe.finetune is None:
             return Outcome(self._measured(base, base.dense, {}), (), True)
-        place = self.place(point)
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
         work = Work(
             recipe, base.subject, place, Journal(place), Silent(), base.dense, base.structure,
-            latency=base.latency,
+            latency=base.latency, turns=self.turns,
         )  # fmt: skip
         pruned(work)
         cut(work)
@@ -107,14 +110,9 @@ class Trials:
             found = self._measured(work, work.model(), costs)
             ranks.append(self.values(found)[0])
             whole = training is recipe.finetune
-            if whole or not self.ladder.goes_on(rung, ranks[-1]):
+            if whole or not ladder.goes_on(rung, ranks[-1]):
                 break
         return Outcome(found, tuple(ranks), whole)
-
-    def place(self, point: Point) -> Path:
-        """Where the models of a point lie."""
-        text = json.dumps([str(value) for value in point])
-        return self.folder / f"trial-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     def values(self, measures: Mapping[str, float]) -> tuple[float, ...]:
         """One for each objective, to be small; what breaks a constraint is worse than what breaks
@@ -165,7 +163,8 @@ class Trials:
         return found
 
     def base_of(self, recipe: Recipe) -> Work:
-        """Model, data, structure and dense weights that a recipe starts from; made once."""
+        """Model, data, structure and dense weights that a recipe starts from; made once, by the
+        first process that needs it. Not within a trial: who makes it waits for measurements."""
         told = recipe.model_dump(mode="json")
         key = hashlib.sha256(json.dumps([told[name] for name in BASE]).encode()).hexdigest()[:12]
         if key not in self._bases:
@@ -173,12 +172,15 @@ class Trials:
             subject = self._subject if first else load_subject(recipe)
             place = self.folder / f"base-{key}"
             place.mkdir(parents=True, exist_ok=True)
-            work = begun(recipe, subject, place, self.listener if first else Silent())
-            if self.goals.names("latency"):
-                timed = recipe.model_copy(update={"target": TargetSection(latency="1x")})
-                work.recipe = timed
-                prepare(work)
-                work.recipe = recipe
+            with _held(self.folder / f"base-{key}.lock"):
+                with self.turns.trial():
+                    work = begun(recipe, subject, place, self.listener if first else Silent())
+                work.turns = self.turns
+                if self.goals.names("latency"):
+                    timed = recipe.model_copy(update={"target": TargetSection(latency="1x")})
+                    work.recipe = timed
+                    prepare(work)
+                    work.recipe = recipe
             if len(self._bases) > 2:  # the first is what drops are counted from
                 self._bases.pop(list(self._bases)[1])
             self._bases[key] = work
@@ -200,6 +202,9 @@ class Trials:
         return recipe.model_copy(update={"target": TargetSection(**target), "pruning": pruning})
 
 
-def read_outcome(document: Mapping[str, Any]) -> Outcome:
-    """As the ledger keeps it."""
-    return Outcome(dict(document["measures"]), tuple(document["ranks"]), bool(document["whole"]))
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """One process at a time; the others wait."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

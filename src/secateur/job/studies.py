@@ -3,6 +3,7 @@
 search.json     the study under way, where its ledger is, and how its trials are made
 prune-1.json    of the first cut: rungs of all groups, calibration samples
 prune-1.safetensors     the dense-shaped model that its trials begin with
+recipes.json    of a search of recipes: the first validation samples
 journal.log     the ledger, where ``search.storage`` names no other place
 """
 
@@ -23,35 +24,27 @@ from secateur.job.quiet import STUDY
 from secateur.job.rungs import Rungs, space_of, written
 from secateur.job.trying import Trying
 from secateur.job.work import Work
+from secateur.searching import Space
 from secateur.searching._ledger import Ledger
 from secateur.structure.inputs import ExampleInputs
 from secateur.surgery.storing import write_tensors
 from secateur.surgery.tensors import unique_tensors
 
 STATE = "search.json"
+RECIPES = "recipes"  # the study of a search of recipes
 
 
 def open_study(work: Work, step: int, rungs: Sequence[Rungs], trying: Trying) -> Ledger:
-    """The ledger of a step's search, made or found again; whoever wants to join is told of it.
+    """The ledger of a step's search of widths, made or found again; whoever wants to join is told
+    of it.
 
     Errors: InputError where the storage cannot be opened.
     """
     section = work.recipe.search
     assert section is not None
-    place = work.folder / STUDY
-    place.mkdir(exist_ok=True)
-    known = folders.read_json(place / STATE) if (place / STATE).is_file() else {}
     name = f"prune-{step}"
-    state = {
-        "id": known.get("id") or uuid.uuid4().hex[:12],  # storages may hold many runs
-        "study": name,
-        "storage": _storage(section, work.recipe),
-        "timeout": section.timeout,
-        "threads": work.recipe.threads
-        or max(1, torch.get_num_threads() // max(1, section.workers)),
-        "ended": False,
-        "last": step == work.recipe.pruning.steps,
-    }
+    state = _state(work.recipe, work.folder, name, last=step == work.recipe.pruning.steps)
+    place = work.folder / STUDY
     if section.window > 1 or section.workers > 1 or section.engine:
         tensors = {n: t.cpu().contiguous() for n, t in unique_tensors(trying.dense).items()}
         write_tensors(place / f"{name}.safetensors", tensors)
@@ -64,9 +57,38 @@ def open_study(work: Work, step: int, rungs: Sequence[Rungs], trying: Trying) ->
             "rungs": written(rungs),
         }
         folders.write_json(place / f"{name}.json", told)
-    ledger = ledger_of(work.folder, state, rungs)
+    ledger = ledger_of(work.folder, state, space_of(rungs))
     folders.write_json(place / STATE, state)
     return ledger
+
+
+def open_recipes(
+    recipe: Recipe, folder: Path, space: Space, objectives: int, samples: Sequence[ExampleInputs]
+) -> Ledger:
+    """The ledger of a search of recipes, made or found again. samples: of the validation split, by
+    which workers know that they have the same. Errors: InputError, as ``open_study``."""
+    state = _state(recipe, folder, RECIPES, last=True)
+    folders.write_json(folder / STUDY / f"{RECIPES}.json", {"samples": digest(samples)})
+    ledger = ledger_of(folder, state, space, objectives)
+    folders.write_json(folder / STUDY / STATE, state)
+    return ledger
+
+
+def _state(recipe: Recipe, folder: Path, study: str, last: bool) -> dict[str, Any]:
+    section = recipe.search
+    assert section is not None
+    place = folder / STUDY
+    place.mkdir(exist_ok=True)
+    known = folders.read_json(place / STATE) if (place / STATE).is_file() else {}
+    return {
+        "id": known.get("id") or uuid.uuid4().hex[:12],  # storages may hold many runs
+        "study": study,
+        "storage": _storage(section, recipe),
+        "timeout": section.timeout,
+        "threads": recipe.threads or max(1, torch.get_num_threads() // max(1, section.workers)),
+        "ended": False,
+        "last": last,
+    }
 
 
 def end_study(folder: Path) -> None:
@@ -75,14 +97,14 @@ def end_study(folder: Path) -> None:
     folders.write_json(path, {**folders.read_json(path), "ended": True})
 
 
-def ledger_of(folder: Path, state: dict[str, Any], rungs: Sequence[Rungs]) -> Ledger:
+def ledger_of(folder: Path, state: dict[str, Any], space: Space, objectives: int = 1) -> Ledger:
     """That of a state. Errors: InputError."""
     name = f"{state['id']}-{state['study']}"
-    return Ledger(folder / STUDY, name, space_of(rungs), 1, state["storage"])
+    return Ledger(folder / STUDY, name, space, objectives, state["storage"])
 
 
 def digest(samples: Sequence[ExampleInputs]) -> str:
-    """Of the calibration samples: workers must have the same."""
+    """Of samples: workers must have the same."""
     found = hashlib.sha256()
     for leaf in pytree.tree_leaves(list(samples)):
         if isinstance(leaf, torch.Tensor):

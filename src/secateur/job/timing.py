@@ -19,7 +19,6 @@ from torch import nn
 from secateur.config import LatencySection, Recipe
 from secateur.errors import BudgetError
 from secateur.job import folders
-from secateur.job.quiet import quiet
 from secateur.job.work import Work
 from secateur.journal import drop_partial_line
 from secateur.measure.latency import PairedTiming, time_pair
@@ -44,7 +43,7 @@ def prepare(work: Work) -> None:
     if work.recipe.target.latency is None:
         return
     work.listener.begin("latency")
-    with quiet(work.folder):
+    with work.alone():
         work.latency = known_latency(
             work.recipe, work.folder, work.dense, work.structure, work.subject.example_inputs,
             lambda what, done, total: work.listener.tick("latency", 0, f"{what} {done}/{total}"),
@@ -134,7 +133,7 @@ class Measured:
         written = json.dumps({name: list(units) for name, units in sorted(remove.items())})
         key = hashlib.sha256(written.encode()).hexdigest()[:16]
         if key not in self.known:
-            with quiet(self.work.folder):
+            with self.work.alone():
                 timing = self._timed(remove)
             self.known[key] = 1 / timing.ratio.median
             self.dense_seconds = timing.a.median

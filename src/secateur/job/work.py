@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from secateur.config import Recipe
 from secateur.job.listening import Listener
+from secateur.job.quiet import Turns, quiet
 from secateur.journal import Journal
 from secateur.planning import PruningPlan, StructureLike
 from secateur.predicting import Latency
@@ -22,7 +24,8 @@ class Work:
     """What the stages of a run share.
 
     dense is on the CPU and untouched by what comes after; ``current`` is the folder of the
-    pruned model as the last finished stage left it.
+    pruned model as the last finished stage left it. turns: of a trial of recipes, which other
+    processes may make at the same time.
     """
 
     recipe: Recipe
@@ -34,6 +37,11 @@ class Work:
     structure: Structure
     current: Path | None = None
     latency: Latency | None = None
+    turns: Turns | None = None
+
+    def alone(self) -> AbstractContextManager[None]:
+        """While something is timed: no trial of this run is under way elsewhere."""
+        return quiet(self.folder) if self.turns is None else self.turns.alone()
 
     @property
     def costs(self) -> StructureLike:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from secateur.searching._evaluation import Evaluate, Evaluation, evaluated, failed, too_long
 from secateur.searching._ledger import DEATHS, Ledger, Row
-from secateur.searching._serving import OWN, TEMPO, Tempo, claimed, taken_over
+from secateur.searching._serving import OWN, TEMPO, Tempo, claimed
 from secateur.searching._space import Point
+from secateur.searching._waiting import Waiting
 
 HERE, LOCAL = OWN[:2]
 
 
-class Crew:
+class Crew(Waiting):
     """An engine over a ledger; a context, at whose end the workers that it started are gone.
 
     workers: processes to start; with at most one this process evaluates. command: name of a worker
@@ -40,7 +41,8 @@ class Crew:
         tempo: Tempo = TEMPO,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self._ledger, self._evaluate, self._timeout = ledger, evaluate, timeout
+        super().__init__(ledger)
+        self._evaluate, self._timeout = evaluate, timeout
         self._command, self._logs, self._tempo, self._say = command, logs, tempo, say
         self._name = f"{HERE}{os.getpid()}"
         self._slots = workers if workers > 1 and command is not None else 0
@@ -48,7 +50,6 @@ class Crew:
         self._started, self._useless = 0, 0
         self._heard: dict[str, tuple[int, float]] = {}
         self._running: dict[int, tuple[str, float]] = {}
-        self._numbers = taken_over(ledger)
 
     def __enter__(self) -> Crew:
         for slot in range(self._slots):
@@ -63,20 +64,14 @@ class Crew:
             assert process.stdin is not None
             process.stdin.close()
         self._workers.clear()
-        if kind is None:
-            self._ledger.end()
-
-    def begin(self, point: Point) -> None:
-        """Let it wait."""
-        if point not in self._numbers:
-            self._numbers[point] = self._ledger.add(point)
+        self._over(kind)
 
     def answer(self, point: Point) -> Evaluation:
         """Look after the workers until it is done; evaluate what waits where there are none."""
         pause = self._tempo.looks[0]
         while True:
             rows = self._ledger.rows()
-            wanted = rows[self._numbers[point]]
+            wanted = self._row(point, rows)
             if wanted.evaluation is not None:
                 return wanted.evaluation
             self._look_after(rows)

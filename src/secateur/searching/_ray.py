@@ -13,8 +13,9 @@ from typing import Any
 from secateur.errors import InputError, SecateurError
 from secateur.searching._evaluation import Evaluate, Evaluation, evaluated, failed, too_long
 from secateur.searching._ledger import Ledger, Row
-from secateur.searching._serving import OWN, TEMPO, Tempo, claimed, taken_over
+from secateur.searching._serving import OWN, TEMPO, Tempo, claimed
 from secateur.searching._space import Point
+from secateur.searching._waiting import Waiting
 
 RAY = OWN[2]
 WAIT = 0.1  # seconds between looks at what hangs
@@ -53,7 +54,7 @@ class _Seat:
     since: float = 0.0
 
 
-class RayCrew(AbstractContextManager["RayCrew"]):
+class RayCrew(Waiting, AbstractContextManager["RayCrew"]):
     """An engine over a ledger; a context, at whose end its actors are gone.
 
     make: called in each actor, gives what evaluates; it comes there by Ray's own serialisation.
@@ -79,12 +80,12 @@ class RayCrew(AbstractContextManager["RayCrew"]):
         except ImportError as error:
             raise InputError("the engine 'ray' needs ray; install secateur[ray]") from error
         self._ray: Any = ray
-        self._ledger, self._make, self._workers = ledger, make, workers
+        super().__init__(ledger)
+        self._make, self._workers = make, workers
         self._address, self._timeout, self._tempo, self._say = address, timeout, tempo, say
         self._seats: list[_Seat] = []
         self._started = 0
         self._owns = False
-        self._numbers = taken_over(ledger)
 
     def __enter__(self) -> RayCrew:
         if not self._ray.is_initialized():
@@ -125,19 +126,13 @@ class RayCrew(AbstractContextManager["RayCrew"]):
 
     def __exit__(self, kind: object, *about: object) -> None:
         self._leave()
-        if kind is None:
-            self._ledger.end()
-
-    def begin(self, point: Point) -> None:
-        """Let it wait."""
-        if point not in self._numbers:
-            self._numbers[point] = self._ledger.add(point)
+        self._over(kind)
 
     def answer(self, point: Point) -> Evaluation:
         """Give waiting trials to actors, and write what comes back, until it is done."""
         pause = self._tempo.looks[0]
         while True:
-            wanted = self._ledger.rows()[self._numbers[point]]
+            wanted = self._row(point)
             if wanted.evaluation is not None:
                 return wanted.evaluation
             for seat in self._seats:
