@@ -152,7 +152,7 @@ def test_a_drop_that_is_too_large_is_status_3(place):
     document = answered(done, status=3)
     assert document["reached"] is False
     (missed,) = document["missed"]  # the budget holds, the drop does not
-    assert missed.startswith("a drop of at most 0.01pt, here ")
+    assert missed.startswith("a drop of accuracy of at most 0.01 points, here ")
     metrics = document["before"]["metric"], document["after"]["metric"]
     assert metrics[0]["accuracy"] - metrics[1]["accuracy"] > 0.0001
     assert done.stderr == "target not reached: see the table and the report\n"

@@ -112,6 +112,13 @@ def test_a_missed_target_shows_what_was_measured():
             "1 layers, conv among them, have widths that are no multiple of 4",
         ),
         (
+            {
+                "before": {"latency": {"median": 4e-5}, "flops": 5.5e8},
+                "layers": [{"name": "conv", "before": [16, 1], "after": [13, 1]}],
+            },
+            "1 layers, conv among them, have widths that are no multiple of 4",
+        ),
+        (
             {"after": {"latency": {"median": 1e-3}, "flops": 5e8, "params": 10**8}},
             "less than 4 operations for each byte",
         ),

@@ -171,6 +171,7 @@ class Recipe(Section):
     target: TargetSection = TargetSection()
     max_drop: quantity("drop") | None = None  # type: ignore[valid-type]
     metric: str = "accuracy"
+    loss: str = ""
     part: str = ""
     floors: dict[str, float] = Field(default_factory=dict)
     pruning: PruningSection = PruningSection()

@@ -22,7 +22,7 @@ from secateur.structure.structure import Removal, Structure, trace
 from secateur.surgery.embedding import embed
 from secateur.surgery.matching import spread
 from secateur.training.loading import forward
-from secateur.training.losses import Loss, class_dimension, default_loss, is_classes, logits_of
+from secateur.training.losses import Loss, default_loss, found_dimension, is_classes, logits_of
 from secateur.training.statistics import collect
 
 Batches = Iterable[tuple[Any, Any]]
@@ -59,6 +59,7 @@ def judge_next(
     scope: str = "",
     threshold: float | None = None,
     reduction: str | None = None,
+    loss: Loss | None = None,
 ) -> Judged:
     """Scores on the model as it is now, after ``removed`` has left it.
 
@@ -78,16 +79,16 @@ def judge_next(
     given = data if judge.needs - FROM_NOTHING else None
     if alone or not removed:
         model = dense if alone else pruned
-        statistics = statistics_of(judge, model, structure, given, None, seed, branches, removed)
+        statistics = statistics_of(judge, model, structure, given, loss, seed, branches, removed)
         return Judged(score(judge, structure, statistics, request.kept), request)
     place = trace(pruned, example_inputs, part=structure.part)
     if judge.needs - DENSE:
-        found = statistics_of(judge, pruned, place, given, None, seed)
+        found = statistics_of(judge, pruned, place, given, loss, seed)
         scores = spread(structure, removed, place, score(judge, place, found))
         return Judged({n: s for n, s in scores.items() if n not in request.kept}, request)
     if "losses" in judge.needs:
         given = list(given or ())
-    found = statistics_of(judge, pruned, place, given, None, seed, losses=False)
+    found = statistics_of(judge, pruned, place, given, loss, seed, losses=False)
     losses = {}
     if "losses" in judge.needs:
         losses = _losses(dense, structure, removed, given, seed, branches)
@@ -155,7 +156,8 @@ def count_classes(model: nn.Module, batch: tuple[Any, Any]) -> int | None:
         return None
     with torch.no_grad():
         logits = logits_of(forward(model, inputs))
-    return logits.shape[class_dimension(logits, targets)]
+    dimension = found_dimension(logits, targets)  # a loss of one's own may read other targets
+    return None if dimension is None else logits.shape[dimension]
 
 
 def score(

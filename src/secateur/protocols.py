@@ -18,6 +18,7 @@ class Data:
 
     Calibration, scores and search read ``train`` and ``val``; ``test`` is read for reports alone.
     classes: number of classes of integer targets, or None.
+    loss: (outputs, targets) -> scalar, mean of a batch; None for the default of ``training``.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Data:
     val: Dataset[Any]
     test: Dataset[Any] | None = None
     classes: int | None = None
+    loss: Callable[[Any, Any], torch.Tensor] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,6 +31,7 @@ def compare_methods(
     from secateur.job.comparison_crew import share
     from secateur.job.contests import KEY, Comparison
     from secateur.job.method_comparison import compare_methods as compared
+    from secateur.job.method_comparison import settled_comparison
 
     document = read(recipe)
     if KEY not in document:
@@ -39,7 +40,7 @@ def compare_methods(
         )
     if seeds is not None:
         document[KEY] = {**(document[KEY] or {}), "seeds": seeds}
-    comparison = Comparison.of(document, recipe, output)
+    comparison = settled_comparison(Comparison.of(document, recipe, output))
     if part:
         number, _, of = part.partition("/")
         compared(comparison, part=(int(number), int(of)))

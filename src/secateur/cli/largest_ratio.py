@@ -48,11 +48,13 @@ def largest_ratio(
     levels = [round(step * n, 10) for n in range(1, round(1 / step) + 1) if step * n < 1 - 1e-9]
     with talking(as_json, "the same command with its --output goes on") as talk:
         from secateur.job import folders
+        from secateur.job.judgement import settled
         from secateur.job.largest_ratio import largest_ratio as found_ratio
         from secateur.job.subjects import load_subject
         from secateur.reports.ratio import write_page
 
         subject = load_subject(checked)
+        checked = settled(checked, subject)
         name = Path(checked.output) if checked.output else None
         if name is not None and (name / folders.RECIPE).is_file():
             folder = name

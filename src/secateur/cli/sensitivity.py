@@ -45,11 +45,13 @@ def sensitivity(
     shares = _shares(levels)
     with talking(as_json, "the same command with its --output goes on") as talk:
         from secateur.job import folders
+        from secateur.job.judgement import settled
         from secateur.job.sensitivity import sensitivity as measured
         from secateur.job.subjects import load_subject
         from secateur.reports.sensitivity import write_page
 
         subject = load_subject(checked)
+        checked = settled(checked, subject)
         name = Path(checked.output) if checked.output else None
         if name is not None and (name / folders.RECIPE).is_file():
             folder = name

@@ -28,7 +28,7 @@ from secateur.job.listening import Listener
 from secateur.job.timing import running_file
 from secateur.measure.latency import time_pair
 from secateur.measure.timing import clock_of
-from secateur.metrics import evaluate, get_metric
+from secateur.metrics import evaluate, told_worsening, worsening
 from secateur.predicting import sized
 from secateur.protocols import Subject
 from secateur.quantities import parse_quantity
@@ -136,12 +136,11 @@ def ways_to_deploy(
 def _document(rows: list[Candidate], recipe: Any) -> dict[str, Any]:
     dense = next(r for r in rows if (r.model, r.runtime, r.precision) == ("dense", *WAYS[0][:2]))
     allowed = parse_quantity(recipe.max_drop or DROP, "drop").value
-    better = 1 if get_metric(recipe.metric).higher_is_better else -1
 
     def drop(row: Candidate) -> float | None:
         if row.value is None or dense.value is None:
             return None
-        return better * (dense.value - row.value)
+        return worsening(recipe.metric, dense.value, row.value)
 
     def fits(row: Candidate) -> bool:
         lost = drop(row)
@@ -168,7 +167,11 @@ def _document(rows: list[Candidate], recipe: Any) -> dict[str, Any]:
 
 def _sentence(best: Candidate, lost: float | None, metric: str) -> str:
     how = f"the {best.model} model in {best.runtime} with {best.precision}"
-    cost = "" if lost is None else f", for {100 * lost:+.2f} points less {metric} on validation"
+    cost = ""
+    if lost is not None:
+        word = "worse" if lost > 0 else "better"
+        told = f"{told_worsening(metric, abs(lost))} {word}" if lost else "no worse"
+        cost = f"; {metric} on validation is {told}"
     return (
         f"Take {how}: {best.speedup[0]:.2f} times the speed of the dense model in ONNX Runtime "
         f"({best.speedup[1]:.2f} to {best.speedup[2]:.2f}){cost}."
@@ -187,7 +190,7 @@ def _value(
         size = engine.shapes[0][0]
         least = size  # a file of one batch size takes no smaller last batch
     answers = Answers(engine, _rebuilt(model, subject.example_inputs))
-    found = evaluate(answers, batches(part, size, least=least), recipe.metric)
+    found = evaluate(answers, batches(part, size, least=least), recipe.metric, subject.data.loss)
     return float(found[recipe.metric])
 
 

@@ -17,6 +17,7 @@ from secateur.job.listening import Listener
 from secateur.job.strategies import search
 from secateur.registry import unknown
 from secateur.reports.html import page_of
+from secateur.training.losses import Loss
 
 # What each strategy means for whole units, and for single weights.
 STRATEGIES: dict[str, dict[str, Any]] = {
@@ -55,8 +56,8 @@ class AutoCompression:
     ``prune[].params.pruning_strategy``, one of ``STRATEGIES``; ``quantization`` with ``bits: 8``
     exports int8 as well, and is off where empty. Lists of numbers or names are alternatives, and
     the metric on ``eval_dataloader`` decides between them, by ``algorithm`` and at most ``trials``
-    trials. recipe: further keys of a recipe. device: ``gpu`` or ``cpu``; without a GPU there is a
-    warning, and the CPU.
+    trials. metric, loss: as in ``compress``. recipe: further keys of a recipe. device: ``gpu`` or
+    ``cpu``; without a GPU there is a warning, and the CPU.
     Errors: InputError for keys, names and numbers that make no sense.
     """
 
@@ -68,7 +69,8 @@ class AutoCompression:
         search_space: Mapping[str, Any],
         device: str = "gpu",
         *,
-        metric: str = "accuracy",
+        metric: str = "",
+        loss: Loss | None = None,
         epochs: int = 3,
         trials: int = 20,
         algorithm: str = "auto",
@@ -81,6 +83,7 @@ class AutoCompression:
         self._fixed = {**(recipe or {}), **fixed, "device": _device(device)}
         self._model, self._train, self._eval = model, train_dataloader, eval_dataloader
         self._metric, self._epochs, self._seed = metric, epochs, seed
+        self._loss = loss
         self._trials, self._algorithm = trials, algorithm
         self._folder, self._listener = folder, listener
         self._result: Result | None = None
@@ -95,17 +98,17 @@ class AutoCompression:
             target = recipe.pop("target", {})
             self._result = compress(
                 self._model, self._train, self._eval, target=target, epochs=self._epochs,
-                metric=self._metric, recipe=recipe, folder=self._folder, seed=self._seed,
-                listener=self._listener,
+                metric=self._metric, loss=self._loss, recipe=recipe, folder=self._folder,
+                seed=self._seed, listener=self._listener,
             )  # fmt: skip
             return _config(chosen)
         zeroes = TOTAL in self._space
         space = {name: _parameter(name, values, zeroes) for name, values in self._space.items()}
         found = search(
-            self._model, space, self._metric, train=self._train, val=self._eval,
+            self._model, space, self._metric or (), train=self._train, val=self._eval,
             algorithm=self._algorithm, budget=min(self._trials, _size(varied)),
-            metric=self._metric, epochs=self._epochs, recipe=recipe, folder=self._folder,
-            seed=self._seed, listener=self._listener,
+            metric=self._metric, loss=self._loss, epochs=self._epochs, recipe=recipe,
+            folder=self._folder, seed=self._seed, listener=self._listener,
         )  # fmt: skip
         self._result = found.result
         return _config({**chosen, **found.best})

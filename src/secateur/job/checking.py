@@ -92,6 +92,11 @@ def _check_threshold(recipe: Recipe) -> None:
 
 def _check_training(recipe: Recipe, name: str, section: TrainingSection) -> None:
     """Errors: InputError for methods that do not exist, or that do not belong there."""
+    if recipe.loss and section.label_smoothing:
+        raise InputError(
+            f"'{name}.label_smoothing' is of the built-in loss, and 'loss' names another; set it "
+            "to 0"
+        )
     _refuse_unknown(REGULARISERS, [*section.regularise])
     if section.during is not None:
         _refuse_unknown(DURING, [section.during["method"]])

@@ -18,6 +18,7 @@ from secateur.exporters import export
 from secateur.exporters._result import ExportResult
 from secateur.job import folders
 from secateur.job.checking import check_recipe
+from secateur.job.judgement import settled
 from secateur.job.listening import Listener, Silent
 from secateur.job.story import carry_out
 from secateur.job.strategy_search import check_search
@@ -30,6 +31,7 @@ from secateur.reports.terminal import as_text
 from secateur.structure.copying import copied
 from secateur.surgery.applying import refuse_nan
 from secateur.surgery.storing import load
+from secateur.training.losses import Loss
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +81,8 @@ def compress(
     epochs: int = 3,
     learning_rate: float = 0.01,
     distill: float = 0.5,
-    metric: str = "accuracy",
+    metric: str = "",
+    loss: Loss | None = None,
     recipe: Mapping[str, Any] | None = None,
     folder: str | Path | None = None,
     seed: int = 0,
@@ -94,7 +97,10 @@ def compress(
     compensated; ``l2`` and ``global`` where there are none.
     target: ``{"flops": "0.5x"}``, ``{"latency": "0.5x"}``, ``{"params": 2e6}``, or several. Latency
     is that of ONNX Runtime; ``recipe={"latency": {"runtime": "openvino"}}`` takes another.
-    max_drop: ``"1pt"`` or 0.01.
+    max_drop: ``"1pt"`` or 0.01; of a metric that is no share, this share of the dense value.
+    metric: by its name; where it is left open ``accuracy`` for classes, else ``loss``.
+    loss: (outputs, targets) -> scalar, mean of a batch; cross-entropy for integer targets and mean
+    squared error for floats without one.
     recipe: further keys of a recipe, e.g. ``{"pruning": {"round_to": 8}, "export": ["onnx"]}``.
     folder: where the run is kept; a temporary folder by default.
     Errors: InputError, BudgetError, CaptureError.
@@ -104,7 +110,7 @@ def compress(
     document: dict[str, Any] = {
         "model": type(model).__name__,
         "target": dict(target),
-        "metric": metric,
+        **({"metric": metric} if metric else {}),
         "export": [],
         "latency": {"runtime": "onnxruntime" if "latency" in target else "eager"},
         "seed": seed,
@@ -113,7 +119,7 @@ def compress(
     document["pruning"] = {"criterion": criterion, "scope": scope, **extra.get("pruning", {})}
     if max_drop is not None:
         document["max_drop"] = max_drop
-    data = _data(train, val, test)
+    data = _data(train, val, test, loss)
     if data is not None:
         size = getattr(train, "batch_size", None) or 64
         document["data"] = {"source": "given", "batch_size": size, **extra.get("data", {})}
@@ -131,6 +137,7 @@ def compress(
         type(model).__name__, original, lambda: copied(original), example_inputs, data
     )
     subject = with_inputs(subject, data, checked.input)
+    checked = settled(checked, subject)
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(folder) if folder else Path(temporary) / "run"
         checked = checked.model_copy(update={"output": str(place)})
@@ -141,7 +148,7 @@ def compress(
     return Result(pruned, plan, metrics, subject.example_inputs)
 
 
-def _data(train: Any, val: Any, test: Any) -> Data | None:
+def _data(train: Any, val: Any, test: Any, loss: Loss | None) -> Data | None:
     sets: list[Any] = [s.dataset if isinstance(s, DataLoader) else s for s in (train, val, test)]
     if sets[0] is None:
         if sets[1] is not None or sets[2] is not None:
@@ -160,4 +167,4 @@ def _data(train: Any, val: Any, test: Any) -> Data | None:
         cut = max(1, len(order) // 10)
         sets[1] = Subset(sets[0], order[:cut])
         sets[0] = Subset(sets[0], order[cut:])
-    return Data("given", sets[0], sets[1], sets[2])
+    return Data("given", sets[0], sets[1], sets[2], loss=loss)

@@ -42,6 +42,7 @@ def evaluate_run(folder: Path, dense: bool, split: str | None) -> tuple[str, dic
         model.to(device),
         batches(splits[split], recipe.data.batch_size * 2, device=device),
         recipe.metric,
+        subject.data.loss,
     )
     return split, plain(found)
 

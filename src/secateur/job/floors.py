@@ -1,4 +1,4 @@
-"""Further metrics that the pruned model must hold."""
+"""What the pruned model must hold: budgets, the largest drop, and floors of further metrics."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from typing import Any
 
 from torch import nn
 
+from secateur.config import Recipe
+from secateur.job.slower import missed_latency
 from secateur.job.work import Work
-from secateur.metrics import evaluate, get_metric
+from secateur.metrics import evaluate, get_metric, told_worsening, worsening
+from secateur.quantities import parse_quantity
 from secateur.structure.copying import copied
 from secateur.training.devices import resolve
 from secateur.training.loading import batches
@@ -26,7 +29,8 @@ def measured_floors(work: Work, model: nn.Module) -> dict[str, dict[str, Any]]:
     dataset = data.test if data.test is not None else data.val
     found = {}
     for name, wanted in work.recipe.floors.items():
-        value = evaluate(model, batches(dataset, section.batch_size * 2, device=device), name)[name]
+        rows = batches(dataset, section.batch_size * 2, device=device)
+        value = evaluate(model, rows, name, data.loss)[name]
         better = get_metric(name).higher_is_better
         holds = value >= wanted if better else value <= wanted
         found[name] = {"wanted": wanted, "value": value, "holds": holds, "least": better}
@@ -41,3 +45,23 @@ def missed_floors(found: dict[str, dict[str, Any]]) -> list[str]:
         for name, row in found.items()
         if not row["holds"]
     ]
+
+
+def missed_targets(recipe: Recipe, document: dict[str, Any]) -> list[str]:
+    """Which budgets do not hold, and whether the allowed drop does not, in words."""
+    before, after = document["before"], document["after"]
+    missed = [
+        f"{name} {wanted}"
+        for name, wanted in recipe.target.budgets().items()
+        if name != "latency" and after[name] > wanted.resolve(before[name]) * (1 + 1e-9)
+    ]
+    missed += missed_latency(recipe, document)
+    if recipe.max_drop is None or before["metric"] is None:
+        return missed
+    name = recipe.metric
+    drop = worsening(name, before["metric"][name], after["metric"][name])
+    allowed = parse_quantity(recipe.max_drop, "drop").value
+    if not drop <= allowed + 1e-12:  # a metric that is NaN does not hold
+        most, here = told_worsening(name, allowed), told_worsening(name, drop)
+        missed.append(f"a drop of {name} of at most {most}, here {here}")
+    return missed

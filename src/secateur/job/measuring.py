@@ -18,17 +18,18 @@ from secateur.measure.timing import clock_of
 from secateur.predicting import sized
 from secateur.runtimes import abilities, load
 from secateur.structure.inputs import ExampleInputs
+from secateur.training.losses import Loss
 from secateur.training.stepping import time_step
 
 LONGER = 3  # times the seconds of the recipe, where a first timing could not tell
 
 
 def measured(
-    model: nn.Module, example_inputs: ExampleInputs, batch: Any
+    model: nn.Module, example_inputs: ExampleInputs, batch: Any, loss: Loss | None = None
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Figures of one model, and the operations whose work could not be counted.
 
-    batch: (inputs, targets) to time a training step with, or None.
+    batch: (inputs, targets) to time a training step with, or None. loss: of that step.
     """
     report = count_flops(model, example_inputs)
     figures = {
@@ -37,7 +38,7 @@ def measured(
         "flops": report.flops,
         "bytes": count_bytes(model),
         "peak_memory": peak_activation_bytes(model, sized(example_inputs, 1)),
-        "train_step": None if batch is None else time_step(model, batch),
+        "train_step": None if batch is None else time_step(model, batch, loss=loss),
     }
     return figures, tuple(report.uncounted)
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from secateur.errors import SecateurError
 from secateur.job import folders, trainings
 from secateur.job.contests import RANDOM, SMALL, UNIFORM, Cell, Comparison
 from secateur.job.evaluating import with_dense_weights
+from secateur.job.judgement import settled
 from secateur.job.listening import Listener, Silent, plain
 from secateur.job.stages import cut, finetuned, pruned
 from secateur.job.subjects import load_subject
@@ -88,6 +89,13 @@ def dense(comparison: Comparison, seed: int) -> Work:
         work = _begun(recipe, place)
         folders.write_json(path, _measured(recipe, work, work.dense))
     return work
+
+
+def settled_comparison(comparison: Comparison) -> Comparison:
+    """With the metric of its recipe, where it was left open. Errors: InputError."""
+    recipe = comparison.base(0)
+    metric = settled(recipe, load_subject(recipe)).metric
+    return replace(comparison, document={**comparison.document, "metric": metric})
 
 
 def _begun(recipe: Recipe, place: Path) -> Work:
@@ -245,6 +253,6 @@ def _measured(recipe: Recipe, work: Work, model: nn.Module) -> dict[str, float]:
     found = {}
     for name, split in (("validation", data.val), ("test", data.test or data.val)):
         rows = batches(split, section.batch_size * 2, device=device)
-        found[name] = float(evaluate(model, rows, recipe.metric)[recipe.metric])
+        found[name] = float(evaluate(model, rows, recipe.metric, data.loss)[recipe.metric])
     model.to("cpu")
     return found

@@ -12,15 +12,14 @@ from torch import nn
 from secateur.exporters import suffix_of
 from secateur.job import folders
 from secateur.job.exporting import exported
-from secateur.job.floors import measured_floors, missed_floors
+from secateur.job.floors import measured_floors, missed_floors, missed_targets
 from secateur.job.listening import plain
 from secateur.job.measuring import measured, paired_latency
 from secateur.job.quiet import quiet
-from secateur.job.slower import KEPT, alternative, keep_dense, missed_latency, not_faster
+from secateur.job.slower import KEPT, alternative, keep_dense, not_faster
 from secateur.job.work import Work
 from secateur.metrics import evaluate, get_metric
 from secateur.planning import PruningPlan
-from secateur.quantities import parse_quantity
 from secateur.reports.html import write_html
 from secateur.structure.copying import copied
 from secateur.surgery.applying import origin_of
@@ -55,9 +54,10 @@ def write_results(work: Work) -> dict[str, Any]:
     before, after = _evaluated(work, work.dense, "dense"), _evaluated(work, pruned, "pruned")
     inputs = work.subject.example_inputs
     uncounted = []
+    loss = work.subject.data.loss if work.subject.data else None
     with quiet(work.folder):
         for side, model in ((before, work.dense), (after, pruned)):
-            found, missing = measured(model, inputs, _training_batch(work))
+            found, missing = measured(model, inputs, _training_batch(work), loss)
             side.update(found)
             uncounted += missing
         latency = paired_latency(work.recipe.latency, work.dense, pruned, inputs, exports)
@@ -89,7 +89,7 @@ def write_results(work: Work) -> dict[str, Any]:
         document["kept"] = "dense"
         document["notes"] += [KEPT, alternative(work, pruned)]
     document["floors"] = measured_floors(work, pruned)
-    document["missed"] = _missed(work, document) + missed_floors(document["floors"])
+    document["missed"] = missed_targets(work.recipe, document) + missed_floors(document["floors"])
     document["reached"] = not document["missed"]
     if work.journal.done("measure") is None:
         work.journal.append("measure", started, {"kind": "measure", "exports": exports})
@@ -133,9 +133,8 @@ def _evaluated(work: Work, model: nn.Module, side: str) -> dict[str, Any]:
         ("train_metric", data.train, TRAIN_SAMPLES),
     ):
         part = dataset if limit is None else _first(dataset, limit)
-        values = evaluate(
-            model, batches(part, section.batch_size * 2, device=device), work.recipe.metric
-        )
+        rows = batches(part, section.batch_size * 2, device=device)
+        values = evaluate(model, rows, work.recipe.metric, data.loss)
         # The number of samples is no measure of a model.
         found[name] = {key: value for key, value in values.items() if key != "count"}
     return plain(found)
@@ -282,21 +281,3 @@ def _cost(work: Work) -> dict[str, float]:
             cost[kind] = cost.get(kind, 0.0) + event["seconds"]
     cost["total"] = sum(cost.values())
     return cost
-
-
-def _missed(work: Work, document: dict[str, Any]) -> list[str]:
-    """Which budgets do not hold, and whether the allowed drop does not, in words."""
-    before, after, recipe = document["before"], document["after"], work.recipe
-    missed = [
-        f"{name} {wanted}"
-        for name, wanted in recipe.target.budgets().items()
-        if name != "latency" and after[name] > wanted.resolve(before[name]) * (1 + 1e-9)
-    ]
-    missed += missed_latency(recipe, document)
-    if recipe.max_drop is None or before["metric"] is None:
-        return missed
-    change = after["metric"][recipe.metric] - before["metric"][recipe.metric]
-    drop = -change if document["higher_is_better"] else change
-    if drop > parse_quantity(recipe.max_drop, "drop").value + 1e-12:
-        missed.append(f"a drop of at most {recipe.max_drop}, here {100 * drop:.2f} points")
-    return missed

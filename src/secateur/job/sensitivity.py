@@ -96,6 +96,7 @@ def _candidates(work: Work, levels: Sequence[float]) -> list[tuple[Ladder, int]]
         data=calibration(recipe, work.subject), round_to=pruning.round_to, floor=pruning.floor,
         min_share=pruning.min_share, layers=pruning.layers, normalise=pruning.normalise,
         seed=recipe.seed, branches=pruning.branches, reduction=pruning.reduction,
+        loss=work.subject.data.loss if work.subject.data else None,
     )  # fmt: skip
     found = []
     for ladder in ladders(judged.scores, work.structure, judged.request):

@@ -140,7 +140,8 @@ def _by_criterion(
         threshold=section.threshold, energy=section.energy, natural_break=section.natural_break,
         pattern=pattern, granularity=section.granularity, block=block,
         scope=section.scope, pool=section.pool, least=section.least, keep=leave,
-        data=samples, seed=recipe.seed, inside=held(work, model),
+        data=samples, loss=work.subject.data.loss if work.subject.data else None,
+        seed=recipe.seed, inside=held(work, model),
     )  # fmt: skip
     apply_masks(model, found.masks)
     whole = {**dict.fromkeys(sorted(leave), KEPT), **found.whole}

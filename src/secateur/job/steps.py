@@ -84,6 +84,7 @@ def prune(work: Work, step: int) -> dict[str, Any]:
             scope=pruning.scope,
             threshold=pruning.threshold,
             reduction=pruning.reduction,
+            loss=work.subject.data.loss if work.subject.data else None,
         )
 
     judged = judge(dense if before is None else work.model(), dense, removed)

@@ -8,6 +8,7 @@ from typing import Any
 from secateur.config import Recipe
 from secateur.job import folders
 from secateur.job.checking import check_recipe
+from secateur.job.judgement import settled
 from secateur.job.listening import Listener, Silent
 from secateur.job.strategy_search import check_search, search_strategies
 from secateur.job.subjects import load_subject
@@ -21,6 +22,7 @@ def run(recipe: Recipe, listener: Listener | None = None, command: str = "") -> 
     check_recipe(recipe)
     check_search(recipe)
     subject = load_subject(recipe)
+    recipe = settled(recipe, subject)
     folder = folders.new_folder(recipe, command)
     listener.folder(str(folder))
     return carry_out(recipe, subject, folder, listener)

@@ -19,6 +19,7 @@ from secateur.searching import ALGORITHMS, Maker, Point, Problem
 from secateur.searching._evaluation import Here
 from secateur.searching._front import hypervolume
 from secateur.searching._running import run_search
+from secateur.training.losses import Loss
 
 Objective = str | Callable[[nn.Module, Iterable[Any]], float]
 GIVEN = "given"
@@ -67,7 +68,8 @@ def search(
     budget: int = 50,
     minutes: float = 60.0,
     timeout: float | None = None,
-    metric: str = "accuracy",
+    metric: str = "",
+    loss: Loss | None = None,
     epochs: int = 3,
     recipe: Mapping[str, Any] | None = None,
     folder: str | Path | None = None,
@@ -85,7 +87,7 @@ def search(
     evaluate: in place of a model, a function of a point ({parameter: value}) to be made small, or
     one value for each objective of which ``objective`` gives the names; the space may then hold
     any names.
-    Data, target, epochs, recipe and folder as in ``compress``.
+    Data, target, epochs, metric, loss, recipe and folder as in ``compress``.
     Errors: InputError, BudgetError where no trial keeps the constraints, CaptureError.
     """
     if not space:
@@ -112,7 +114,7 @@ def search(
     }
     result = compress(
         model, train, val, test,
-        target=target or {}, epochs=epochs, metric=metric, folder=folder, seed=seed,
+        target=target or {}, epochs=epochs, metric=metric, loss=loss, folder=folder, seed=seed,
         recipe={**(recipe or {}), "search": section}, listener=listener,
     )  # fmt: skip
     told = result.metrics["search"]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from secateur.errors import InputError
-from secateur.metrics import METRICS, get_metric
+from secateur.metrics import METRICS, get_metric, worsening
 from secateur.quantities import Kind, Quantity, parse_quantity
 from secateur.registry import unknown
 
@@ -95,8 +95,8 @@ class Goals:
         return any(objective.of(one) < objective.of(dense) for objective in self.objectives)
 
     def drop(self, metric: float, dense: float) -> float:
-        """How much worse a metric is than the dense one."""
-        return dense - metric if get_metric(self.metric).higher_is_better else metric - dense
+        """How much worse a metric is than the dense one, in points or as a share of it."""
+        return worsening(self.metric, dense, metric)
 
 
 def read_goals(objectives: Sequence[str], constraints: Sequence[str], metric: str) -> Goals:

@@ -142,7 +142,7 @@ class Trials:
         model.to(device)
         for name in self.goals.metrics:
             rows = batches(data.val, section.batch_size * 2, device=device)
-            found[name] = float(evaluate(model, rows, name)[name])
+            found[name] = float(evaluate(model, rows, name, data.loss)[name])
         model.to("cpu")
         metric = self.goals.metric
         dense = self.dense.get(metric, found[metric])

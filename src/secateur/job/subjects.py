@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ def load_subject(recipe: Recipe) -> Subject:
             channels=section.channels,
             val_share=section.val_share,
         )
+        if recipe.loss:
+            data = replace(data, loss=load_function(recipe.loss, folder))
     return with_inputs(subject, data, recipe.input)
 
 
@@ -62,7 +65,7 @@ def with_inputs(subject: Subject, data: Data | None, shape: list[int] | None) ->
         )
     if data is not None:
         outputs = classes_of(subject.model, inputs)
-        if outputs is not None:
+        if outputs is not None and data.loss is None:  # its targets may be any numbers
             check_labels(data, outputs)
     return Subject(subject.spec, subject.model, subject.build, inputs, data)
 

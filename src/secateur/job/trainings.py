@@ -173,7 +173,7 @@ def _train(
             run.model, structure, section.before.criterion, section.before.zeros,
             rounds=section.before.rounds, schedule=section.before.schedule,
             scope=section.before.scope, keep=section.before.keep,
-            data=calibration(recipe, subject), seed=recipe.seed,
+            data=calibration(recipe, subject), loss=subject.data.loss, seed=recipe.seed,
         ))  # fmt: skip
     run.listener.begin(stage, section.epochs)
 
@@ -192,13 +192,13 @@ def _train(
         return lottery_ticket(
             run.model, structure, train, run.settings, ticket.zeros, rounds=ticket.rounds,
             rewind=ticket.rewind, weights=ticket.weights, scope=ticket.scope, keep=ticket.keep,
-            methods=methods, masks=masks, validate=validate, folder=checkpoint.with_suffix(""),
-            on_epoch=on_epoch, device=device,
+            methods=methods, masks=masks, validate=validate, loss=subject.data.loss,
+            folder=checkpoint.with_suffix(""), on_epoch=on_epoch, device=device,
         )  # fmt: skip
     return finetune(
         run.model, train, run.settings, teacher=run.teacher, validate=validate,
-        checkpoint=checkpoint, on_epoch=on_epoch, device=device, masks=masks, methods=methods,
-        structure=structure, channels=channels,
+        loss=subject.data.loss, checkpoint=checkpoint, on_epoch=on_epoch, device=device,
+        masks=masks, methods=methods, structure=structure, channels=channels,
     )  # fmt: skip
 
 
@@ -247,9 +247,8 @@ def _validator(recipe: Recipe, subject: Subject) -> Callable[[nn.Module], dict[s
 
     def validate(model: nn.Module) -> dict[str, float]:
         device = next(model.parameters()).device
-        found = evaluate(
-            model, batches(data.val, section.batch_size * 2, device=device), recipe.metric
-        )
+        rows = batches(data.val, section.batch_size * 2, device=device)
+        found = evaluate(model, rows, recipe.metric, data.loss)
         return {name: float(value) for name, value in found.items()}
 
     return validate

@@ -16,17 +16,13 @@ from secateur.training.loading import batches
 
 def validated(recipe: Recipe, subject: Subject, model: nn.Module) -> dict[str, Any] | None:
     """Metric and loss on the validation split, or None without data."""
-    return _evaluated(recipe, model, subject.data.val if subject.data else None)
-
-
-def _evaluated(recipe: Recipe, model: nn.Module, dataset: Any) -> dict[str, Any] | None:
-    if dataset is None or recipe.data is None:
+    data = subject.data
+    if data is None or recipe.data is None:
         return None
     device = resolve(recipe.device)
     model.to(device)
-    result = evaluate(
-        model, batches(dataset, recipe.data.batch_size * 2, device=device), recipe.metric
-    )
+    rows = batches(data.val, recipe.data.batch_size * 2, device=device)
+    result = evaluate(model, rows, recipe.metric, data.loss)
     model.to("cpu")
     return plain(result)
 

@@ -12,6 +12,7 @@ The user's own is a function (model, batches) -> float; see ``add_metric``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -86,6 +87,24 @@ def add_metric(
     if is_share is None:
         is_share = bool(getattr(function, "is_share", False))
     METRICS.register(name)(OwnMetric(name, function, higher_is_better, is_share))
+
+
+def worsening(name: str, dense: float, value: float) -> float:
+    """How much worse a value is than the dense model's, above 0 where it is worse.
+
+    Of a share the difference (0.01 is one point); of any other metric, such as a mean error or a
+    perplexity, the difference as a share of the dense value, for it has no points.
+    """
+    found = get_metric(name)
+    less = dense - value if found.higher_is_better else value - dense
+    if found.is_share or not less:
+        return less
+    return less / abs(dense) if dense else math.copysign(math.inf, less)
+
+
+def told_worsening(name: str, less: float) -> str:
+    """``1.20 points``, or ``1.20 %`` of a metric that is no share."""
+    return f"{100 * less:.2f} {'points' if get_metric(name).is_share else '%'}"
 
 
 def evaluate(

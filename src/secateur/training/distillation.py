@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError
-from secateur.training.losses import IGNORED, class_dimension, is_classes, logits_of
+from secateur.training.losses import IGNORED, found_dimension, logits_of
 
 
 @dataclass(frozen=True)
@@ -43,28 +44,51 @@ class Distillation:
             )
 
 
-def distillation_loss(
-    outputs: Any, taught: Any, targets: torch.Tensor, temperature: float
-) -> torch.Tensor:
+def distillation_loss(outputs: Any, taught: Any, targets: Any, temperature: float) -> torch.Tensor:
     """How far the student's outputs are from the teacher's ``taught``, a scalar.
 
     For integer targets the Kullback-Leibler divergence of the softened distributions, averaged
     over samples and positions except those with target -100, times temperature² (Hinton et al.
-    2015: gradients then keep their size at any temperature). For float targets the mean squared
-    error to the teacher.
+    2015: gradients then keep their size at any temperature). For other targets in one tensor the
+    mean squared error to the teacher. For targets in several, the mean over all outputs of that
+    error over the teacher's mean square, so that no head drowns the others.
     Errors: InputError where the two outputs differ in shape.
     """
+    if not isinstance(targets, torch.Tensor):
+        return _all_heads(outputs, taught)
     student, teacher = logits_of(outputs), logits_of(taught).to(logits_of(outputs).dtype)
-    if student.shape != teacher.shape:
-        raise InputError(
-            f"the teacher returns {list(teacher.shape)} and the model {list(student.shape)}; "
-            "expected the same shape"
-        )
-    if not is_classes(targets):
+    _same_shape(student, teacher)
+    dimension = found_dimension(student, targets)
+    if dimension is None:
         return functional.mse_loss(student, teacher)
-    dimension = class_dimension(student, targets)
     ours = (student / temperature).log_softmax(dimension)
     theirs = (teacher / temperature).log_softmax(dimension)
     divergence = functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(dimension)
     counted = targets != IGNORED
     return (divergence * counted).sum() * temperature**2 / counted.sum().clamp(min=1)
+
+
+def _all_heads(outputs: Any, taught: Any) -> torch.Tensor:
+    pairs = [
+        (student, teacher.to(student.dtype))
+        for student, teacher in zip(
+            pytree.tree_leaves(outputs), pytree.tree_leaves(taught), strict=True
+        )
+        if isinstance(student, torch.Tensor) and student.is_floating_point()
+    ]
+    if not pairs:
+        raise InputError("the model returns no values that could be distilled; set distill to 0")
+    errors = []
+    for student, teacher in pairs:
+        _same_shape(student, teacher)
+        size = teacher.square().mean().clamp(min=1e-12)
+        errors.append(functional.mse_loss(student, teacher) / size)
+    return torch.stack(errors).mean()
+
+
+def _same_shape(student: torch.Tensor, teacher: torch.Tensor) -> None:
+    if student.shape != teacher.shape:
+        raise InputError(
+            f"the teacher returns {list(teacher.shape)} and the model {list(student.shape)}; "
+            "expected the same shape"
+        )

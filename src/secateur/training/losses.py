@@ -27,7 +27,7 @@ def default_loss(outputs: Any, targets: Any, label_smoothing: float = 0.0) -> to
     if not isinstance(targets, torch.Tensor):
         raise InputError(
             f"targets are a {type(targets).__name__}; the default loss wants a tensor: give a "
-            "loss of your own"
+            "loss of your own, as 'loss: file.py:function' or loss=..."
         )
     if is_classes(targets):
         dimension = class_dimension(logits, targets)
@@ -71,16 +71,29 @@ def class_dimension(logits: torch.Tensor, targets: torch.Tensor) -> int:
     Where both would fit ([N, C, C] and targets [N, C]) it is 1, as in PyTorch.
     Errors: InputError where neither fits.
     """
+    found = found_dimension(logits, targets)
+    if found is None:
+        raise InputError(
+            f"the model returns {list(logits.shape)} for integer targets {list(targets.shape)}; "
+            "expected one dimension more, that of the classes: [N, C] for [N]; or give 'loss' for "
+            "another"
+        )
+    return found
+
+
+def found_dimension(outputs: Any, targets: Any) -> int | None:
+    """The dimension of the logits that counts classes; None where the answers are none of classes:
+    targets that are no integers, or shapes that do not belong together."""
+    if not isinstance(targets, torch.Tensor) or not is_classes(targets):
+        return None
+    logits = logits_of(outputs)
     shape, wanted = tuple(logits.shape), tuple(targets.shape)
     if len(shape) == len(wanted) + 1 and len(shape) > 1:
         if shape[:1] + shape[2:] == wanted:
             return 1
         if shape[:-1] == wanted:
             return len(shape) - 1
-    raise InputError(
-        f"the model returns {list(shape)} for integer targets {list(wanted)}; expected one "
-        "dimension more, that of the classes: [N, C] for [N]"
-    )
+    return None
 
 
 def _as_values(targets: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
