@@ -14,7 +14,7 @@ def halved(structure: sc.Structure, seed: int) -> Plan:
     """Half of the units of every group, any of them."""
     generator = np.random.default_rng(seed)
     return {
-        group.name: sorted(generator.permutation(group.size)[: group.size // 2].tolist())
+        group.name: sorted(generator.permutation(group.size)[: _half(group)].tolist())
         for group in structure.groups
         if group.size > 1
     }
@@ -40,7 +40,7 @@ def halved_evenly(structure: sc.Structure, seed: int) -> Plan:
         chosen: list[int] = []
         for name in np.unique(block):
             units = generator.permutation(np.flatnonzero(block == name))
-            chosen += units[: len(units) // 2].tolist()
+            chosen += units[: min(len(units) // 2, _half(group))].tolist()
         plan[group.name] = sorted(chosen)
     return plan
 
@@ -49,10 +49,15 @@ def halved_widths(structure: sc.Structure, seed: int) -> Plan:
     """Half of the groups that no other group crosses: heads stay as they are."""
     generator = np.random.default_rng(seed)
     return {
-        group.name: sorted(generator.permutation(group.size)[: group.size // 2].tolist())
+        group.name: sorted(generator.permutation(group.size)[: _half(group)].tolist())
         for group in structure.groups
         if group.size > 1 and not group.overlaps and _made(group)
     }
+
+
+def _half(group: Group) -> int:
+    """Half of the units, or fewer where the data choose more than half of them."""
+    return min(group.size // 2, group.size - max(1, group.chosen))
 
 
 def _made(group: Group) -> bool:

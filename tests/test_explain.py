@@ -217,8 +217,9 @@ class Held(nn.Module):
             "ranks = torch.sort(self.ranks(x)).values.sum(-1)", "values are put in order across it",
         ),
         (
-            "best.bias", 0, 8, "aten.argmax.default",
-            "best = self.best(x).argmax(dim=-1)", "places of values are returned",
+            "best.bias", 0, 8, "aten.add.Tensor",
+            'return {"score": self.head(x), "other": waves + ranks + best + first}',
+            "the places of what was chosen are read",
         ),
         (
             "first.weight", 0, 1, "aten.select.int",

@@ -116,7 +116,7 @@ def draw(net: Subject, seed: int) -> tuple[Plan, nn.Module]:
         chosen = generator.permutation(len(groups))[: generator.integers(1, len(groups) + 1)]
         plan: Plan = {}
         for group in (groups[i] for i in sorted(chosen)):
-            count = int(generator.integers(1, group.size))
+            count = int(generator.integers(1, 1 + group.size - max(1, group.chosen)))
             plan[group.name] = sorted(generator.permutation(group.size)[:count].tolist())
         model = reference(net, plan)
         if compare(net.model, model, model, net.inputs).effect >= NOTICEABLE:

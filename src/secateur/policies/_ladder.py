@@ -84,7 +84,7 @@ def _ladder(
     first[gone] = False
     order = np.lexsort((values, first))  # stable: equal scores leave in the order of their numbers
     grain = request.grains.get(group.name) or _grain(group, groups, request)
-    least = math.ceil(request.least(group.size) / grain) * grain
+    least = math.ceil(request.least(group.size, max(1, group.chosen)) / grain) * grain
     widths = range(group.size // grain * grain, least - 1, -grain)
     lower = (group.size - width for width in widths if group.size - width > len(gone))
     counts = (len(gone), *lower)

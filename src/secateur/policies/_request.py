@@ -68,7 +68,7 @@ class Request:
         if self.normalise not in NORMALISERS:
             raise InputError(unknown("normaliser", self.normalise, NORMALISERS))
 
-    def least(self, size: int) -> int:
-        """The least number of units that stay of ``size``."""
+    def least(self, size: int, needed: int = 1) -> int:
+        """The least number of units that stay of ``size``, of which so many are needed."""
         share = math.ceil(self.share * size - 1e-9)  # 0.1 of 30 is 3, and not 4
-        return min(size, max(self.floor, share))
+        return min(size, max(self.floor, share, needed))

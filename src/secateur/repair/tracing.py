@@ -9,7 +9,7 @@ with H of the inputs (per place) and G of the gradients (summed over the places 
 expected rise of the Kullback-Leibler divergence where both are independent (Kronecker-factored
 Fisher information, Martens and Grosse 2015). Groups that no linear layer reads are judged by the
 squared derivative of the likelihood along their weights, whole branches by that along what they
-add to the skip path, about its mean.
+add to the skip path, about its mean. Experts are left out one by one (``omitting.py``).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from secateur.errors import InputError
 from secateur.repair.collecting import FULL_GRADIENTS, Record, all_readers
+from secateur.repair.omitting import omitted
 from secateur.repair.readers import Reader, columns, matrices
 from secateur.repair.recurrences import recurrences
 from secateur.repair.removal import Consumer, Trace, consumer, trace
@@ -72,7 +73,10 @@ def traces(
         for batch in batches:
             record.run(batch, classes, generator, len(batches))
         for group in some:
-            found[group.name] = _trace(record, group)
+            left_out = None
+            if weighted and group.chosen and not record.readers[group.name]:
+                left_out = omitted(model, structure, group, batches[0], record.removed, classes)
+            found[group.name] = _trace(record, group, left_out)
         whole |= {name: 0.5 * s / max(record.samples, 1) for name, s in record.branches.items()}
     return {group.name: found[group.name] for group in structure.groups}, whole
 
@@ -115,14 +119,16 @@ def _bytes(shape: Sequence[int]) -> int:
     return 8 * (int(np.prod(shape[1:])) ** 2 + min(shape[0], FULL_GRADIENTS) ** 2)
 
 
-def _trace(record: Record, group: Group) -> Trace:
-    """The trace of one group from what was collected."""
+def _trace(record: Record, group: Group, left_out: np.ndarray | None) -> Trace:
+    """The trace of one group from what was collected, and from what is lost without a unit."""
     parts: list[Consumer] = []
     for reader, index in record.readers[group.name]:
         parts += _consumers(record, reader, index)
     extra = np.zeros(group.size)
     derivative = record.derivatives.get(group.name)
-    if derivative is not None:
+    if left_out is not None:
+        extra = left_out
+    elif derivative is not None:
         extra = 0.5 * derivative.squares / max(record.samples, 1)
     first = np.asarray(record.removed.get(group.name, ()), np.int64)
     widest = max((len(part.hessian) for part in parts), default=0)

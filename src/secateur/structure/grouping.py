@@ -106,10 +106,25 @@ def group(tracer: Tracer, solution: Solution) -> Grouping:
             members.append(Member(tensor, dim, index, roles[int(block)]))
         overlaps = tuple(names[other] for other in crossing.rows[number] if other != number)
         exact = not inexact[rows].any()
-        groups.append(Group(names[number], len(rows), tuple(members), exact, overlaps))
+        chosen = _chosen(tracer, solution, rows)
+        groups.append(Group(names[number], len(rows), tuple(members), exact, overlaps, chosen))
         closures[names[number]] = solution.units[rows]
     covered = np.asarray(cover.sum(axis=0)).reshape(-1) > 0
     return Grouping(tuple(groups), closures, _frozen(tracer, solution, places, covered))
+
+
+def _chosen(tracer: Tracer, solution: Solution, rows: np.ndarray) -> int:
+    """Units that the data choose at a time; what is held is chosen in their place."""
+    most = 0
+    for entry in tracer.adapted:
+        if not entry.chosen:
+            continue
+        labels = solution.labels[entry.ids]
+        held = int((labels == solution.frozen).sum())
+        owned = np.asarray(solution.units[rows][:, labels].sum(axis=1))
+        if owned.any():
+            most = max(most, 1, -(-(entry.chosen - held) // int(owned.min())))
+    return most
 
 
 def _families(

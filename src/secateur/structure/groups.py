@@ -39,6 +39,8 @@ class Group:
     exact:    False where a normalisation, softmax or mean runs across the units
               (the result is then *adapted*: the statistic runs over the survivors).
     overlaps: names of groups that cross this one (heads and head dims).
+    chosen:   how many of the units the data choose at a time, as ``topk`` does of experts, and
+              as many stay; 0 where nothing is chosen.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Group:
     members: tuple[Member, ...]
     exact: bool = True
     overlaps: tuple[str, ...] = ()
+    chosen: int = 0
 
 
 @dataclass(frozen=True)

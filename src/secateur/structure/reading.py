@@ -13,6 +13,7 @@ from torch import fx
 from secateur.structure.boundary import flat_outputs
 from secateur.structure.capture import Captured
 from secateur.structure.constants import constant_nodes
+from secateur.structure.positions import follow
 from secateur.structure.tracer import RULES, Rule, Tracer, whole
 from secateur.structure.unread import hold_unread
 from secateur.structure.values import Value, fits, hint, holds_tensor, sizes_of
@@ -34,6 +35,7 @@ def read(tracer: Tracer, captured: Captured) -> None:
             if operand in constant and operand not in tracer.values:
                 _meet_constant(tracer, operand, constant)
         tracer.values[node] = _read(tracer, node, captured)
+        follow(tracer, node)
     hold_unread(tracer, captured.module.graph)
 
 

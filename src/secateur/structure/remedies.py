@@ -34,7 +34,9 @@ REMEDIES = {
     "it is used by itself": "select a slice that can become shorter instead of one index",
     "this index is selected by itself": "read a slice that can become shorter, not one index",
     "every index is used by itself": "keep the dimension in one tensor instead of unbinding it",
-    "the position of the extremum is used": "read the largest value instead of its place",
+    "the places of what was chosen are read": (
+        "use them as indices alone: of gather, scatter, one_hot or an embedding"
+    ),
     "indices are chosen by data": "choose along another dimension",
     "values are put in order across it": "sort along another dimension",
     "places of values are returned": "return the values instead of their places",

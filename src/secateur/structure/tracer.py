@@ -48,6 +48,7 @@ class Count:
                        a literal below zero counts from the end, and stays below zero.
     kind ``shift``:    a cyclic shift of the dimension ``ids`` by ``place`` forwards.
     kind ``pieces``:   sizes of a chunk or split, ``pieces`` one id vector per output.
+    kind ``last``:     the place of the last surviving id.
     kind ``lookup``:   a constant index tensor into ``ids``; positions become ranks of survivors.
     """
 
@@ -63,10 +64,19 @@ class Count:
 
 @dataclass(frozen=True, eq=False)
 class Adapted:
-    """A node whose statistic runs over dimension ``dim`` of operand ``operand``."""
+    """A node whose statistic runs over ``ids``, or that chooses ``chosen`` of them."""
 
     node: fx.Node
     ids: Ids
+    chosen: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """The integers of a node's result, or of its result number ``part``, are places in ``ids``."""
+
+    ids: Ids
+    part: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +106,7 @@ class Tracer:
     adapted: list[Adapted] = field(default_factory=list)
     works: list[Work] = field(default_factory=list)
     constants: dict[fx.Node, Value] = field(default_factory=dict)
+    positions: dict[fx.Node, Positions] = field(default_factory=dict)
     unknown: dict[fx.Node, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     weights: dict[fx.Node, bool] = field(default_factory=dict)  # whether parameters alone make it
@@ -144,15 +155,31 @@ class Tracer:
         if ids.any():
             self.counts.append(Count(node, argument, np.abs(ids), item))
 
+    def last(self, node: fx.Node, argument: str, ids: Ids) -> None:
+        """The literal ``argument`` is the last place of ``ids``."""
+        if ids.any():
+            self.counts.append(Count(node, argument, np.abs(ids), kind="last"))
+
     def position(self, node: fx.Node, argument: str, ids: Ids, place: int) -> None:
         """The literal ``argument`` is the place before which ``place`` indices stand."""
         if ids.any():
             self.counts.append(Count(node, argument, np.abs(ids), kind="position", place=place))
 
-    def adapt(self, node: fx.Node, ids: Ids) -> None:
-        """A statistic of ``node`` runs over ``ids``; it will run over the survivors."""
+    def adapt(self, node: fx.Node, ids: Ids, chosen: int = 0) -> None:
+        """A statistic of ``node`` runs over ``ids``; it will run over the survivors. Or it chooses
+        ``chosen`` of them, and as many stay."""
         if ids.any():
-            self.adapted.append(Adapted(node, np.abs(ids)))
+            self.adapted.append(Adapted(node, np.abs(ids), chosen))
+
+    def point(self, node: fx.Node, ids: Ids, part: int | None = None) -> None:
+        """The integers of a result of ``node`` are places in ``ids``; see ``positions.py``."""
+        if ids.any():
+            self.positions[node] = Positions(np.abs(ids), part)
+
+    def pointed(self, operand: Any) -> Ids | None:
+        """What the integers of an operand are places in, where that is known."""
+        found = self.positions.get(operand) if isinstance(operand, fx.Node) else None
+        return found.ids if found is not None and found.part is None else None
 
     def work(self, node: fx.Node, constant: int, vectors: Sequence[Ids]) -> None:
         """``node`` costs ``constant`` times the product of the vectors' counts."""

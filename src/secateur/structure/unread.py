@@ -42,7 +42,8 @@ def hold_unread(tracer: Tracer, graph: fx.Graph) -> None:
             continue
         operation: Any = getattr(node.target, "overloadpacket", node.target)
         seen = _ids(tracer, node.all_input_nodes)
-        if operation in _PICK:
+        chosen = any(operand in tracer.positions for operand in node.all_input_nodes)
+        if operation in _PICK and not chosen:  # by data: other inputs read the others
             dropped_at[seen] = number
             seen = _ids(tracer, [n for n in node.all_input_nodes if n is not node.args[0]])
         elif operation in _MOVE or RULES.get(operation) in moves:

@@ -174,11 +174,19 @@ class ZeroedReference(fx.Interpreter):
         assert callable(new.target)
         result = new.target(*args, **kwargs)
         if isinstance(result, torch.Tensor):
-            return self._among_zeros(result, values[node])
+            return self._among_zeros(self._dense_places(node, None, result), values[node])
         return type(result)(
-            self._among_zeros(part, value) if isinstance(part, torch.Tensor) else part
-            for part, value in zip(result, values[node], strict=True)
-        )
+            self._among_zeros(self._dense_places(node, number, part), value)
+            if isinstance(part, torch.Tensor) else part
+            for number, (part, value) in enumerate(zip(result, values[node], strict=True))
+        )  # fmt: skip
+
+    def _dense_places(self, node: fx.Node, part: int | None, result: torch.Tensor) -> torch.Tensor:
+        """Places among survivors as places among all."""
+        known = self.structure.tracer.positions.get(node)
+        if known is None or known.part != part:
+            return result
+        return torch.from_numpy(np.flatnonzero(~self.gone[known.ids]))[result]
 
     def _among_zeros(self, tensor: torch.Tensor, value: Value) -> torch.Tensor:
         for dim, index in enumerate(survivors(value, self.gone)):

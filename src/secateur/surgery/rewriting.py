@@ -110,10 +110,12 @@ def _drop(source: fx.Graph, graph: fx.Graph, nodes: dict[fx.Node, fx.Node], drop
 
 def _refuse_empty_statistics(structure: Structure, source: fx.Graph, gone: np.ndarray) -> None:
     for statistic in structure.tracer.adapted:
-        if statistic.node.graph is source and gone[statistic.ids].all():
+        left = int((~gone[statistic.ids]).sum())
+        if statistic.node.graph is source and left < max(1, statistic.chosen):
             raise PlanError(
-                f"the plan removes all {len(statistic.ids)} indices that {statistic.node.target} "
-                f"at {source_line(statistic.node) or 'an unknown line'} runs over; keep one"
+                f"the plan leaves {left} of the {len(statistic.ids)} indices that "
+                f"{statistic.node.target} at {source_line(statistic.node) or 'an unknown line'} "
+                f"runs over; keep at least {max(1, statistic.chosen)}"
             )
 
 
@@ -136,7 +138,9 @@ def _write(
     old = _argument(node, count.argument)
     value = old if count.item is None else old[count.item]
     new: Any = int((~lost).sum())
-    if count.kind == "position":
+    if count.kind == "last":
+        new -= 1
+    elif count.kind == "position":
         new = _new_position(value, count.place, ~lost)
     elif count.kind == "shift":
         new = _new_shift(value, count.place, ~lost)

@@ -20,12 +20,16 @@ def grouped_mm(
 ) -> Value:  # fmt: skip
     """x [tokens, in] sorted by expert, weight [experts, in, out] -> [tokens, out].
 
-    Which expert a token goes to is data: experts stay.
+    ends: where the rows of each expert end. Experts stay, unless it is known which entry of
+    ``ends`` is whose (see ``positions.py``): one that no token goes to takes no rows.
     """
     if len(x) != 2 or len(weight) != 3:
         raise ValueError("only tokens by experts")
     tracer.contract(node, x[1], weight[1], weight=True)
-    tracer.pin(weight[0], "the data choose the expert")
+    if isinstance(ends, Value) and ends[0].any() and len(ends[0]) == len(weight[0]):
+        tracer.axes.same(ends[0], weight[0])
+    else:
+        tracer.pin(weight[0], "the data choose the expert")
     tracer.produce(weight[2])
     tracer.work(node, 1, [x[0], weight[1], weight[2]])
     return Value([x[0], weight[2]])

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from secateur.structure.axes import Ids
 from secateur.structure.constants import is_mutating
 from secateur.structure.rules.movement import replaced
 from secateur.structure.tracer import Count, Tracer, rule
@@ -22,6 +23,8 @@ def index_select(tracer: Tracer, node: fx.Node, x: Value, dim: int, index: Any) 
     """Rows chosen by a constant tensor move; rows chosen by data stay."""
     dim %= len(x)
     chosen = constant_of(node.args[2], node)
+    if chosen is None and _ties(tracer, x[dim], node.args[2]):
+        return replaced(x, dim, np.zeros(result_shape(node)[dim], np.int64))
     if chosen is None or not x[dim].any():
         tracer.pin(x[dim], "indices are chosen by data")
         return replaced(x, dim, np.zeros(result_shape(node)[dim], np.int64))
@@ -52,9 +55,12 @@ def index(tracer: Tracer, node: fx.Node, x: Value, indices: Sequence[Any]) -> Va
             Count(node, "indices", np.abs(x[first]), first, kind="lookup", chosen=chosen)
         )
         middle = [x[first][chosen]]
+    elif len(indexed) == 1 and _ties(tracer, x[first], chooser):
+        middle = [np.zeros(size, np.int64) for size in shape[first : first + width]]
     else:
         for d in indexed:
             tracer.pin(x[d], "indices are chosen by data")
+            _hold(tracer, operands[d])
         contiguous = indexed == list(range(first, first + len(indexed)))
         place = first if contiguous else 0
         middle = [np.zeros(size, np.int64) for size in shape[place : place + width]]
@@ -65,6 +71,22 @@ def index(tracer: Tracer, node: fx.Node, x: Value, indices: Sequence[Any]) -> Va
         if isinstance(entry, Value):
             tracer.pin(entry, "it chooses indices")
     return Value([*rest[:first], *middle, *rest[first:]])
+
+
+def _ties(tracer: Tracer, ids: Ids, operand: Any) -> bool:
+    """Whether it is known that an operand holds places in this very dimension."""
+    places = tracer.pointed(operand)
+    if places is None or len(places) != len(ids):
+        _hold(tracer, operand)
+        return False
+    tracer.axes.same(ids, places)
+    return True
+
+
+def _hold(tracer: Tracer, operand: Any) -> None:
+    places = tracer.pointed(operand)
+    if places is not None:
+        tracer.pin(places, "indices are chosen by data")
 
 
 def _masked(tracer: Tracer, x: Value, first: int, dims: int, count: int) -> Value:

@@ -58,10 +58,10 @@ def extremum(tracer: Tracer, node: fx.Node, x: Value, *args: Any, **kwargs: Any)
             tracer.adapt(node, ids)
         return Value()
     dim = int(args[0]) % len(x)
-    positions = list(node.users)
-    if any(user.args[1] == 1 and user.users for user in positions):
-        tracer.pin(x[dim], "the position of the extremum is used")
-    tracer.adapt(node, x[dim])
+    used = any(user.args[1] == 1 and user.users for user in node.users)
+    tracer.adapt(node, x[dim], int(used))
+    if used:
+        tracer.point(node, x[dim], 1)
     keep = bool(bound_arguments(node).get("keepdim", False))
     result = Value(
         np.zeros(1, np.int64) if d == dim else ids for d, ids in enumerate(x) if keep or d != dim

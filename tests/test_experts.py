@@ -1,0 +1,84 @@
+"""Whole experts: what is lost without one, and how many have to stay."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import secateur as sc
+from secateur.errors import BudgetError, PlanError
+from secateur.repair.tracing import traces, unit_losses
+from zoo.routed import EXPERTS, Experts, Never
+
+EXPERT = "experts.w1/1"  # what produces them first, and how much of it is one
+
+
+class Classifier(nn.Module):
+    """Logits of a bag of tokens, by experts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = Experts()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.experts(x).mean(1)
+
+
+@pytest.fixture
+def net() -> Classifier:
+    torch.manual_seed(0)
+    return Classifier().eval()
+
+
+@pytest.fixture
+def samples() -> Tensor:
+    return torch.randn(32, 4, 5, generator=torch.Generator().manual_seed(1))
+
+
+def without(net: Classifier, *experts: int) -> Classifier:
+    """A copy whose router never chooses some experts."""
+    net, gone = copy.deepcopy(net), torch.zeros(EXPERTS, dtype=torch.bool)
+    gone[list(experts)] = True
+    net.experts.router = Never(net.experts.router, gone, float("-inf"))  # type: ignore[assignment]
+    return net
+
+
+@torch.no_grad()
+def divergence(net: Classifier, other: Classifier, samples: Tensor) -> float:
+    wanted, given = (n(samples).double().log_softmax(1) for n in (net, other))
+    return float((wanted.exp() * (wanted - given)).sum(1).mean())
+
+
+@pytest.mark.parametrize("before", [(), (4,)])
+def test_an_expert_costs_what_its_tokens_lose_elsewhere(
+    net: Classifier, samples: Tensor, before: tuple[int, ...]
+) -> None:
+    structure = sc.trace(net, samples[:2])
+    group = structure.group(EXPERT)
+    assert (group.size, group.chosen, group.exact) == (EXPERTS, 2, False)
+    found, _ = traces(net, structure, [samples], removed={EXPERT: before}, classes=3)
+    losses = unit_losses(found[EXPERT])
+    left = [expert for expert in range(EXPERTS) if expert not in before]
+    wanted = {e: divergence(without(net, *before), without(net, *before, e), samples) for e in left}
+    assert min(wanted.values()) > 1e-4
+    for expert in left:
+        assert float(losses[expert]) == pytest.approx(wanted[expert], rel=1e-3)
+    assert all(float(losses[expert]) < 1e-6 for expert in before)
+
+
+def test_as_many_experts_stay_as_a_token_goes_to(net: Classifier, samples: Tensor) -> None:
+    structure = sc.trace(net, samples[:2])
+    plan = sc.plan(net, structure, "l2", {"params": 1.0}, layers={EXPERT: 0.95})
+    assert len(plan.remove[EXPERT]) == EXPERTS - 2
+    pruned = sc.apply(net, plan, samples[:2])
+    kept = [expert for expert in range(EXPERTS) if expert not in plan.remove[EXPERT]]
+    with torch.no_grad():
+        assert torch.allclose(pruned(samples), without(net, *plan.remove[EXPERT])(samples))
+    assert pruned.experts.w1.shape[0] == len(kept) == 2
+    with pytest.raises(PlanError, match=r"leaves 1 of the 6 indices .*topk.* keep at least 2"):
+        sc.apply(net, sc.PruningPlan({EXPERT: [0, 1, 2, 3, 4]}), samples[:2])
+    with pytest.raises(BudgetError):
+        sc.plan(net, structure, "l2", {"params": 0.02})
