@@ -157,9 +157,10 @@ class Record:
         value = self.structure.tracer.values.get(end.branch.ends[0])
         dims = [d for d, ids in enumerate(value or ()) if d and ids.any()]
         channel = dims[0] if dims else end.answer.dim() - 1
-        answer, skip, slope = (
-            tensor.detach().movedim(channel, -1) for tensor in (end.answer, end.skip, gradient)
-        )
+        parts = [tensor.detach() for tensor in (end.answer, end.skip, gradient)]
+        if end.answer.dim() < 2:  # one number for each sample, as a head of one output gives
+            parts, channel = [tensor.reshape(-1, 1) for tensor in parts], 1
+        answer, skip, slope = (tensor.movedim(channel, -1) for tensor in parts)
         x = skip.flatten(0, -2)
         x = torch.cat([x, x.new_ones(len(x), 1)], 1)
         square = (x.T @ x).double()
