@@ -16,6 +16,7 @@ from command_cases import secateur, write_recipe
 from secateur.config import read_recipe
 from secateur.errors import BudgetError, InputError
 from secateur.exporters import export
+from secateur.exporters._fresh import RUN
 from secateur.exporters.onnx_int8 import export_int8
 from secateur.exporters.sparse import load_sparse
 from secateur.job.slower import missed_latency, reason
@@ -360,6 +361,30 @@ def test_an_export_of_a_pruned_model_is_checked_at_other_batches(name, suffix, t
     pruned = sc.apply(model, sc.PruningPlan(remove), x, structure=structure)
     found = export(name, pruned, x, tmp_path / f"model{suffix}")
     assert found.dynamic and set(found.checked) == {1, 2, 3} and found.relative <= 1e-5
+
+
+class Several(nn.Module):
+    """A net, in a form that holds more than a tensor."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        y = self.inner(x)
+        return {"y": y, "more": [y + 1]}
+
+
+def test_torchscript_returns_what_the_model_returns_as_far_as_it_can(tmp_path):
+    model, x = nn.Sequential(nn.Linear(5, 4), nn.ReLU()).eval(), torch.randn(2, 5)
+    for wanted, given in ((model(x), model), ((model(x), model(x) + 1), Several(model).eval())):
+        export("torchscript", given, x, tmp_path / "model.pt")
+        with torch.no_grad():
+            found = torch.jit.load(tmp_path / "model.pt")(x)
+        assert type(found) is type(wanted.detach() if isinstance(wanted, torch.Tensor) else wanted)
+        torch.testing.assert_close(found, wanted)
+        served = RUN["torchscript"](str(tmp_path / "model.pt"), [x.numpy()])
+        assert len(served) == (1 if given is model else 2)
 
 
 def test_eight_bits_take_a_quarter_and_say_what_they_lose(tmp_path):

@@ -77,7 +77,8 @@ def _torchscript(path: str, inputs: list[Any]) -> list[Any]:
 
     with torch.no_grad():
         found = torch.jit.load(path)(*[torch.from_numpy(x) for x in inputs])
-    return [leaf.numpy() for leaf in found]
+    leaves = [found] if isinstance(found, torch.Tensor) else found
+    return [leaf.numpy() for leaf in leaves]
 
 
 RUN = {

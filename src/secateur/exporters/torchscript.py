@@ -31,7 +31,8 @@ def export_torchscript(
 ) -> ExportResult:
     """TorchScript by tracing, read back and compared with the model.
 
-    Inputs are given in the order of the example inputs, keywords after the others.
+    Inputs are given in the order of the example inputs, keywords after the others. The file
+    returns a tensor where the model returns one, and else a flat tuple of tensors.
     dynamic_batch: False keeps the size of the example inputs. check: False compares nothing.
     Errors: CaptureError where torch.export cannot follow (it draws the inputs to check with);
     ExportError where the file computes something else or cannot be written; InputError otherwise.
@@ -76,16 +77,20 @@ def _flat(arguments: Arguments) -> list[torch.Tensor]:
 
 
 class _Flat(nn.Module):
-    """Takes flat tensors, returns a tuple of flat tensors: all that TorchScript can hold."""
+    """Takes flat tensors. Returns the tensor where the model returns one, else a tuple of all of
+    them, flat: what else a model may return TorchScript does not hold."""
 
     def __init__(self, exportable: Exportable) -> None:
         super().__init__()
         self.model = exportable.model
         self._leaves, self._spec = pytree.tree_flatten(exportable.arguments)
 
-    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, *tensors: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         given = iter(tensors)
         leaves = [next(given) if isinstance(x, torch.Tensor) else x for x in self._leaves]
         args, kwargs = pytree.tree_unflatten(leaves, self._spec)
-        found = pytree.tree_leaves(self.model(*args, **kwargs))
-        return tuple(leaf for leaf in found if isinstance(leaf, torch.Tensor))
+        found = self.model(*args, **kwargs)
+        if isinstance(found, torch.Tensor):
+            return found
+        leaves = pytree.tree_leaves(found)
+        return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
