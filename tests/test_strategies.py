@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import random
+import re
 
 import pytest
 import torch
@@ -15,9 +17,11 @@ from command_cases import NET, secateur, write_recipe
 from secateur.config import TrainingSection, read_recipe
 from secateur.errors import InputError
 from secateur.job.strategy_goals import read_goals
-from secateur.job.strategy_ladder import Ladder, rungs
+from secateur.job.strategy_ladder import Ladder, Outcome, rungs
 from secateur.job.strategy_space import strategies
 from secateur.job.strategy_trials import Trials
+from secateur.metrics import evaluate
+from secateur.metrics._samples import of_samples
 
 SPACE = {
     "target.flops": {"low": 0.2, "high": 0.9},
@@ -131,16 +135,56 @@ def test_goals_that_make_no_sense_are_refused(objectives, constraints, said):
         read_goals(objectives, constraints, "accuracy")
 
 
+def stood(*ranks, whole=False, left="", accuracy=0.0):
+    return Outcome({"accuracy": accuracy}, tuple(ranks), whole, left)
+
+
 def test_a_ladder_lets_the_best_third_go_on():
-    ladder = Ladder(1 / 3)
-    went = [ladder.goes_on(0, value) for value in (5.0, 6.0, 4.0, 4.5, 3.0, 7.0)]
+    before, went = [], []
+    for number, value in enumerate((5.0, 6.0, 4.0, 4.5, 3.0, 7.0)):
+        went.append(Ladder(1 / 3, before).goes_on(0, value))
+        before.append((f"{number}", stood(value)))
     assert went == [True, False, True, True, True, False]
-    everyone = Ladder(1.0)
-    assert all(everyone.goes_on(0, value) for value in (1.0, 2.0, 3.0))
+    assert all(Ladder(1.0, before).goes_on(0, value) for value in (1.0, 9.0))
     whole = TrainingSection(epochs=8)
     assert [t and t.epochs for t in rungs(whole)] == [None, 2, 8]
     assert [t and t.epochs for t in rungs(TrainingSection(epochs=3))] == [None, 3]
     assert rungs(None) == (None,)
+
+
+def test_who_is_behind_the_one_to_beat_would_not_go_on():
+    """By brute force: a worse rank than that of the one to beat is one that the ladder stops."""
+    drawn = random.Random(0)
+    for _ in range(200):
+        ranks = [drawn.choice([0.1, 0.2, 0.3, 0.4, 0.5]) for _ in range(drawn.randrange(9))]
+        ladder = Ladder(0.34, [(str(n), stood(rank)) for n, rank in enumerate(ranks)])
+        name = ladder.to_beat(0, False, lambda outcome: True)
+        first_to_stop = [r for r in sorted(ranks) if not ladder.goes_on(0, r + 0.01)]
+        assert (None if name is None else ranks[int(name)]) == (first_to_stop or [None])[0]
+    part = stood(1.0, left="left after 8 of 64 samples")  # it cannot be compared with in pairs
+    ends = [("a", part), ("b", stood(2.0, whole=True)), ("c", stood(1.5, left="not among"))]
+    assert Ladder(0.3, ends).to_beat(0, False, lambda outcome: True) == "c"
+    assert Ladder(0.3, ends).to_beat(0, True, lambda outcome: outcome.whole) == "b"
+    assert Ladder(0.3, ends).to_beat(1, False, lambda outcome: True) is None
+    assert Ladder(0.3, ends).to_beat(0, True, lambda outcome: False) is None
+
+
+@pytest.mark.parametrize("name", ["accuracy", "top5-accuracy", "loss", "mae", "mse"])
+def test_values_of_samples_have_the_metric_as_their_mean(name):
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn(50, 7, generator=generator)
+    targets: torch.Tensor = torch.randint(7, (50,), generator=generator)
+    if name in ("mae", "mse"):
+        targets = torch.randn(50, 7, generator=generator)
+    found = of_samples(name, outputs, targets)
+    assert found is not None and found.shape == (50,)
+    identity = nn.Identity()
+    assert float(found.mean()) == pytest.approx(
+        evaluate(identity, [(outputs, targets)], name)[name], rel=1e-5
+    )
+    assert of_samples("f1", outputs, targets) is None
+    pixels = torch.randint(7, (50, 3), generator=generator)
+    assert of_samples("accuracy", torch.randn(50, 7, 3), pixels) is None
 
 
 def test_what_breaks_a_constraint_is_told_as_worse_by_how_far():
@@ -189,6 +233,40 @@ def net():
         loss.backward()
         optimiser.step()
     return model.eval()
+
+
+def test_a_candidate_that_is_behind_leaves_on_a_part_of_the_samples(net, tmp_path):
+    """And what it missed is what an evaluation of all samples says of it."""
+    val = samples(512, 1)
+    found = sc.search(
+        net, {"target.flops": [0.9, 0.06], "pruning.criterion": ["obs", "random"]}, "accuracy",
+        train=samples(80, 0), val=val, epochs=0, budget=4, algorithm="grid",
+        recipe={"latency": None}, folder=tmp_path / "run",
+    )  # fmt: skip
+    left = [trial for trial in found.trials if trial["left"]]
+    assert 0 < len(left) < 4 and not any(trial["whole"] for trial in left)
+    said = [re.fullmatch(r"left after (\d+) of 512 samples, untrained: (0.\d+) behind the best so "
+                         r"far, at least (0.\d+)", trial["left"]) for trial in left]  # fmt: skip
+    read = [int(match[1]) for match in said if match]
+    assert len(read) == len(left) and {64} <= set(read) <= {64, 128, 256}
+    assert found.result is not None
+    told = found.result.metrics["search"]
+    assert told["read"] == pytest.approx((512 * (4 - len(left)) + sum(read)) / 2048)
+    assert "left after 64 of 512" in (tmp_path / "run" / "report.html").read_text()
+    measured = {json.dumps(t["overrides"]): t["measures"]["accuracy"] for t in found.trials}
+    for trial in found.trials:
+        overrides = trial["overrides"]
+        one = sc.compress(
+            net, samples(80, 0), val, target={"flops": overrides["target.flops"]}, epochs=0,
+            criterion=overrides["pruning.criterion"],
+            recipe={"latency": None, "pruning": {"refine": 0}},
+        )  # fmt: skip
+        whole = float((one.model(val.tensors[0]).argmax(1) == val.tensors[1]).float().mean())
+        estimate = measured[json.dumps(overrides)]
+        if trial in left:
+            assert whole < measured[json.dumps(found.best)] and abs(whole - estimate) < 0.12
+        else:
+            assert whole == pytest.approx(estimate)
 
 
 class Watching:

@@ -78,6 +78,8 @@ def search_strategies(
         end_study(folder)
         best = told.best(result)
         listener.end(FOLDER, f"best of {len(result.trials)}: {_said(goals, told, best)}")
+        if (read := told.read()) is not None:
+            listener.say(f"{1 - read:.0%} of the validation answers were not needed")
         better = goals.better(told.outcomes[best.point].measures, trials.dense)
         if not better:
             listener.say(KEEP_DENSE)
@@ -141,6 +143,13 @@ class _Told:
             f"{name} {value:.4g}" for name, value in (outcome.measures if outcome else {}).items()
         )
         self.listener.tick(FOLDER, number, said)
+
+    def read(self) -> float | None:
+        """The share of validation answers that was asked for, on the rungs that trials reached;
+        None where they were all."""
+        read = sum(outcome.read for outcome in self.outcomes.values())
+        offered = sum(outcome.offered for outcome in self.outcomes.values())
+        return read / offered if read < offered else None
 
     def kept(self, evaluation: Evaluation) -> bool:
         """Whether it came to the end of the ladder and keeps all constraints."""
@@ -210,6 +219,7 @@ def _document(
             "values": [v if math.isfinite(v) else None for v in trial.values],
             "measures": None if outcome is None else dict(outcome.measures),
             "whole": outcome is not None and outcome.whole,
+            "left": "" if outcome is None else outcome.left,
             "kept": told.kept(trial),
             "seconds": trial.seconds,
             "error": trial.error,
@@ -220,6 +230,7 @@ def _document(
         "objectives": [str(objective) for objective in goals.objectives],
         "constraints": [str(constraint) for constraint in goals.constraints],
         "dense": trials.dense,
+        "read": told.read(),
         "trials": rows,
         "front": [n for n, trial in enumerate(result.trials) if trial.point in front],
         "taken": next(n for n, trial in enumerate(result.trials) if trial is best),

@@ -8,20 +8,24 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
-from secateur.config import UNBUDGETED, Recipe, TargetSection
+from secateur.config import UNBUDGETED, Recipe, TargetSection, TrainingSection
 from secateur.errors import InputError
 from secateur.job.listening import Listener, Silent
 from secateur.job.quiet import Turns
+from secateur.job.racing import Race
 from secateur.job.stages import cut, cut_chosen, pruned, stage, trained
 from secateur.job.standings import name_of
-from secateur.job.strategy_goals import Goals
-from secateur.job.strategy_ladder import Ladder, Outcome, rungs
+from secateur.job.strategy_goals import DROP, Goals
+from secateur.job.strategy_judging import Judgement, judge, raced_metric
+from secateur.job.strategy_ladder import RACED, Ladder, Outcome, rungs
 from secateur.job.strategy_space import Strategies
 from secateur.job.subjects import load_subject
 from secateur.job.timing import prepare
@@ -30,18 +34,33 @@ from secateur.job.working import begun
 from secateur.journal import Journal
 from secateur.measure.memory import peak_memory
 from secateur.measure.sizes import count_nonzero
-from secateur.metrics import evaluate
+from secateur.metrics import get_metric
 from secateur.planning import StructureLike
 from secateur.predicting import sized
 from secateur.protocols import Subject
 from secateur.quantities import Quantity
 from secateur.searching import Point
-from secateur.training.devices import resolve
-from secateur.training.loading import batches
 
+ALIKE = (
+    "data.image_size",
+    "data.batch_size",
+    "data.calibration",
+)  # leave the samples what they are
 FAR = 10  # of the scale of an objective: how much worse is what breaks a constraint
 REFINE = "pruning.refine"
 BASE = ("model", "model_args", "weights", "data", "input", "part", "train_dense", "seed", "device")
+
+
+Losses = Mapping[str, np.ndarray]  # float64 [validation samples] by the number of a rung
+
+
+@dataclass(frozen=True, eq=False)
+class Stood:
+    """A trial before: its name, what was measured of it, and the losses of single samples."""
+
+    name: str
+    outcome: Outcome
+    losses: Callable[[], Losses]
 
 
 class Trials:
@@ -66,12 +85,14 @@ class Trials:
         self._subject = subject
         self._bases: dict[str, Work] = {}
         self.base = self.base_of(strategies.plain())
+        self.raced = raced_metric(self.base, goals) if self._same_samples() else None
         self.dense: dict[str, float] = {}  # its own drop is from itself
-        self.dense = self._measured(self.base, self.base.dense, {})
+        self.dense, judged = self._measured(self.base, self.base.dense, {})
+        self._dense_losses = judged.losses
 
-    def __call__(self, point: Point, before: Sequence[Outcome] = ()) -> Outcome:
-        """Prune, measure; then train, as long as the ladder lets it go on. before: outcomes of
-        the trials that it learns from."""
+    def __call__(self, point: Point, before: Sequence[Stood] = ()) -> tuple[Outcome, Losses]:
+        """Prune, measure; then train, as long as the ladder lets it go on. before: the trials that
+        it learns from. Returns the losses of samples as well, by rung."""
         recipe = self.strategies.recipe(point)
         base = self.base_of(recipe)
         place = self.folder / f"trial-{name_of(point)}-{socket.gethostname()}-{os.getpid()}"
@@ -79,15 +100,18 @@ class Trials:
         place.mkdir(parents=True)
         try:
             with self.turns.trial():
-                ladder = Ladder(self.share, before)
-                return self._tried(self._rebased(recipe, base), base, place, ladder)
+                return self._tried(self._rebased(recipe, base), base, place, before)
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
-    def _tried(self, recipe: Recipe, base: Work, place: Path, ladder: Ladder) -> Outcome:
+    def _tried(
+        self, recipe: Recipe, base: Work, place: Path, before: Sequence[Stood]
+    ) -> tuple[Outcome, Losses]:
+        ladder = Ladder(self.share, [(one.name, one.outcome) for one in before])
+        losses_of = {one.name: one.losses for one in before}
         idle = not recipe.target.budgets() and recipe.pruning.scope not in UNBUDGETED
         if idle and recipe.sparsity is None and recipe.finetune is None:
-            return Outcome(self._measured(base, base.dense, {}), (), True)
+            return Outcome(self._measured(base, base.dense, {})[0], (), True), {}
         work = Work(
             recipe, base.subject, place, Journal(place), Silent(), base.dense, base.structure,
             latency=base.latency, turns=self.turns,
@@ -98,21 +122,71 @@ class Trials:
         assert plan is not None
         costs = self._costs(work, work.model(), plan.remove)
         if any(excess > 0 for excess in self.excess(costs).values()):  # no metric is looked at
-            return Outcome(costs, (), False)
-        untrained, ranks = work.current, list[float]()
-        for rung, training in enumerate(rungs(recipe.finetune)):
+            return Outcome(costs, (), False, "it breaks a constraint before it is measured"), {}
+        untrained, ranks, losses = work.current, list[float](), dict[str, np.ndarray]()
+        read, steps = 0, rungs(recipe.finetune)
+        for rung, training in enumerate(steps):
             if training is not None:
                 work.current = untrained
                 name = f"training {rung}"
                 stage(work, name, "train", lambda n=name, t=training: trained(work, n, t))
                 if cut_chosen(work, name, f"{name} cut") and (left := work.plan()) is not None:
                     costs = self._costs(work, work.model(), left.remove)
-            found = self._measured(work, work.model(), costs)
+            last = rung == len(steps) - 1
+            races = self._races(ladder, rung, last, costs, losses_of)
+            found, judged = self._measured(work, work.model(), costs, races)
             ranks.append(self.values(found)[0])
-            whole = training is recipe.finetune
-            if whole or not ladder.goes_on(rung, ranks[-1]):
-                break
-        return Outcome(found, tuple(ranks), whole)
+            read += judged.read
+            offered = judged.offered * len(ranks)
+            if judged.left is not None:
+                left = f"{RACED}{judged.read} of {judged.offered} samples{_after(training)}"
+                left += f": {_behind(judged)}"
+                return Outcome(found, tuple(ranks), False, left, read, offered), losses
+            if judged.losses is not None:
+                losses[str(rung)] = judged.losses
+            if not last and not ladder.goes_on(rung, ranks[-1]):
+                left = f"not among the best {self.share:.0%}{_after(training)}"
+                return Outcome(found, tuple(ranks), False, left, read, offered), losses
+        return Outcome(found, tuple(ranks), True, "", read, offered), losses
+
+    def _races(
+        self,
+        ladder: Ladder,
+        rung: int,
+        last: bool,
+        costs: Mapping[str, float],
+        losses_of: Mapping[str, Callable[[], Losses]],
+    ) -> list[Race]:
+        """What a candidate must not be behind."""
+        if self.raced is None:
+            return []
+        races = []
+        others = self.goals.objectives[1:]
+
+        def fits(outcome: Outcome) -> bool:
+            if not outcome.whole or any(e > 0 for e in self.excess(outcome.measures).values()):
+                return False
+            return all(o.of(outcome.measures) <= o.of(costs) for o in others)
+
+        name = ladder.to_beat(rung, last, fits)
+        if name is not None and (losses := losses_of[name]().get(str(rung))) is not None:
+            what = "the best" if last else f"the best {self.share:.0%}"
+            races.append(Race(losses, f"{what} so far"))
+        for limit in self.goals.constraints:
+            known = isinstance(limit.limit, Quantity) and self._dense_losses is not None
+            if last and limit.name == DROP and known and get_metric(self.goals.metric).is_share:
+                assert isinstance(limit.limit, Quantity) and self._dense_losses is not None
+                races.append(Race(self._dense_losses, "the dense model", limit.limit.value))
+        return races
+
+    def _same_samples(self) -> bool:
+        """Whether all recipes of the space are measured on the same validation samples."""
+        space = self.strategies
+        keys = {*space.space.names, *(key for ways in space.sets.values() for way in ways.values()
+                                      for key in way)}  # fmt: skip
+        return not any(
+            key == "seed" or (key.startswith("data.") and key not in ALIKE) for key in keys
+        )
 
     def values(self, measures: Mapping[str, float]) -> tuple[float, ...]:
         """One for each objective, to be small; what breaks a constraint is worse than what breaks
@@ -132,22 +206,17 @@ class Trials:
         return {str(c): c.excess(measures, self.dense) for c in known}
 
     def _measured(
-        self, work: Work, model: nn.Module, costs: Mapping[str, float]
-    ) -> dict[str, float]:
+        self, work: Work, model: nn.Module, costs: Mapping[str, float], races: Sequence[Race] = ()
+    ) -> tuple[dict[str, float], Judgement]:
         found = dict(costs) or self._costs(work, model, {})
-        data, section = work.subject.data, work.recipe.data
-        if data is None or section is None:
+        if work.subject.data is None or work.recipe.data is None:
             raise InputError("a search needs data to measure on; give 'data' in the recipe")
-        device = resolve(work.recipe.device)
-        model.to(device)
-        for name in self.goals.metrics:
-            rows = batches(data.val, section.batch_size * 2, device=device)
-            found[name] = float(evaluate(model, rows, name, data.loss)[name])
-        model.to("cpu")
+        judged = judge(work, model, self.goals, self.raced, races)
+        found |= judged.metrics
         metric = self.goals.metric
-        dense = self.dense.get(metric, found[metric])
-        found["drop"] = self.goals.drop(found[metric], dense)
-        return found
+        if metric in found:
+            found["drop"] = self.goals.drop(found[metric], self.dense.get(metric, found[metric]))
+        return found, judged
 
     def _costs(
         self, work: Work, model: nn.Module, remove: Mapping[str, tuple[int, ...]]
@@ -208,3 +277,16 @@ def _held(path: Path) -> Iterator[None]:
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _after(training: TrainingSection | None) -> str:
+    if training is None:
+        return ", untrained"
+    return f", after {training.epochs} epoch{'s' * (training.epochs != 1)}"
+
+
+def _behind(judged: Judgement) -> str:
+    assert judged.left is not None
+    race, seen = judged.left
+    more = f", where {race.margin:.4g} is allowed" if race.margin else ""
+    return f"{seen.mean:.3g} behind {race.against}, at least {seen.low:.3g}{more}"

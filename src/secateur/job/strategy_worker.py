@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from secateur.config import Recipe
@@ -19,7 +20,7 @@ from secateur.job.standings import Standings
 from secateur.job.strategy_goals import Goals, read_goals
 from secateur.job.strategy_ladder import Outcome, read_outcome
 from secateur.job.strategy_space import Strategies, strategies
-from secateur.job.strategy_trials import Trials
+from secateur.job.strategy_trials import Stood, Trials
 from secateur.job.studies import RECIPES, digest, read_state
 from secateur.job.subjects import load_subject
 from secateur.metrics import METRICS, add_metric
@@ -45,9 +46,16 @@ class RecipesTried:
     def __call__(self, point: Point) -> tuple[float, ...]:
         """Its values; what was measured is in the standings then."""
         rows = [row for row in self.standings.before(point) if row["outcome"] is not None]
-        outcome = self.trials(point, [read_outcome(row["outcome"]) for row in rows])
-        self.standings.write(point, plain(vars(outcome)), {})
+        outcome, losses = self.trials(point, [self._stood(row) for row in rows])
+        tensors = {rung: torch.from_numpy(values) for rung, values in losses.items()}
+        self.standings.write(point, plain(vars(outcome)), tensors)
         return self.trials.values(outcome.measures)
+
+    def _stood(self, row: dict[str, Any]) -> Stood:
+        def losses() -> dict[str, np.ndarray]:
+            return {k: v.numpy() for k, v in self.standings.tensors(row["name"]).items()}
+
+        return Stood(row["name"], read_outcome(row["outcome"]), losses)
 
     def outcome(self, point: Point) -> Outcome:
         """What was measured of a point. Errors: InputError where its files are gone."""

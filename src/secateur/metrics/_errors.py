@@ -44,6 +44,19 @@ class MeanError:
         self._total += float(self.of(differences).sum())
         self._count += targets.numel()
 
+    @classmethod
+    def of_samples(cls, outputs: Any, targets: Any) -> torch.Tensor | None:
+        """Means over the values of single samples; see ``_samples``."""
+        if not isinstance(targets, torch.Tensor) or is_classes(targets) or not targets.dim():
+            return None
+        values = logits_of(outputs)
+        if values.numel() != targets.numel() or values.shape[:1] != targets.shape[:1]:
+            return None
+        differences = values.double().reshape(targets.shape) - targets.double()
+        return (
+            cls().of(differences).flatten(1).mean(1) if targets.dim() > 1 else cls().of(differences)
+        )
+
     def value(self) -> float:
         """The mean so far."""
         return self._total / self._count if self._count else math.nan

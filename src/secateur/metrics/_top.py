@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
+
 from secateur.errors import InputError
 from secateur.metrics._classes import scores_and_labels
+from secateur.metrics._samples import right_answers
 
 
 class Top:
@@ -29,6 +32,11 @@ class Top:
         found = scores.topk(self.best, dim=1).indices
         self._right += int((found == labels[:, None]).sum())
         self._count += len(labels)
+
+    @classmethod
+    def of_samples(cls, outputs: Any, targets: Any) -> torch.Tensor | None:
+        """1 for each right answer, else 0; see ``_samples``."""
+        return right_answers(cls.best, outputs, targets)
 
     def value(self) -> float:
         """The share so far, NaN where no label counts."""

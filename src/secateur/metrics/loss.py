@@ -9,6 +9,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from secateur.metrics import metric
+from secateur.metrics._samples import default_losses
 
 
 @metric("loss")
@@ -27,6 +28,11 @@ class Loss:
         samples = count_samples(targets)
         self._total += loss * samples
         self._count += samples
+
+    @staticmethod
+    def of_samples(outputs: Any, targets: Any) -> torch.Tensor | None:
+        """Those of single samples; see ``_samples``."""
+        return default_losses(outputs, targets)
 
     def value(self) -> float:
         """The mean so far."""

@@ -38,6 +38,12 @@ def search_section(metrics: Document) -> Markup | None:
         f"another, the large one what was taken. {stopped} were stopped before their end, "
         f"{failed} failed. The best was carried out to its end, and is this report's."
     )
+    read = numbers.finite(found.get("read"))
+    if read is not None:
+        text += (
+            f" Of some it was plain on a part of the samples that they are behind; {1 - read:.0%} "
+            "of the answers were not needed."
+        )
     if found.get("better") is False:
         text += (
             " The dense model keeps all constraints, and no trial is better in any objective: "
@@ -193,7 +199,7 @@ def _end(trial: Any, front: bool) -> str:
     if trial.get("error"):
         return "failed"
     if not trial.get("whole"):
-        return "stopped"
+        return str(trial.get("left") or "stopped")
     if not trial.get("kept"):
         return "breaks a constraint"
     return "the front" if front else "the end"
