@@ -27,6 +27,7 @@ _CHOOSES: dict[Any, int] = {
     aten.embedding: 1, aten.one_hot: 0, aten.histc: 0, aten.index: 1, aten.index_select: 2,
 }  # fmt: skip
 _JOINS = frozenset({aten.cat, aten.concat, aten.concatenate, aten.stack})
+_COMPARES = frozenset({aten.eq, aten.ne, aten.not_equal})
 _SILENT = frozenset({aten._assert_tensor_metadata, aten.sym_size})
 
 
@@ -50,6 +51,8 @@ def follow(tracer: Tracer, node: fx.Node) -> None:
             tracer.positions[node] = Positions(known.ids, 0)
         elif operation in _JOINS and _joined(tracer, node):
             tracer.positions[node] = Positions(known.ids)
+        elif operation in _COMPARES and len(node.all_input_nodes) == 2 and _joined(tracer, node):
+            continue
         elif not (once and _chooses(node, operand, _CHOOSES.get(operation))):
             tracer.pin(known.ids, "the places of what was chosen are read")
 

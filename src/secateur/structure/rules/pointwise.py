@@ -49,6 +49,7 @@ rule(
     aten.hardswish, aten.hardswish_, aten.log_sigmoid, aten.rsub, aten.floor_divide,
     aten.masked_fill, aten.masked_fill_, aten.copy_, aten.fill_, aten.zero_, aten.where,
     aten.bernoulli_, aten.bernoulli, aten.mul, aten.add, aten.normal_, aten.uniform_,
+    aten.exponential_, aten.exponential, aten.cauchy_, aten.log_normal_, aten.geometric_,
     aten.multiply, aten.multiply_, aten.divide, aten.divide_, aten.true_divide, aten.subtract,
     aten.subtract_, aten.negative, aten.absolute, aten.clip, aten.clip_, aten.greater,
     aten.greater_equal, aten.less, aten.less_equal, aten.not_equal, aten.square,
