@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from statistics import median
 from typing import Any
 
 import typer
@@ -17,9 +19,29 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Column
+
+STEPS = 10  # the last ones of a stage, which its remaining time is told from
+
+
+class Pace:
+    """How long a stage still takes: by the median of its last steps, for the first ones of a stage
+    that goes on where it stopped take no time."""
+
+    def __init__(self, now: float) -> None:
+        self._last, self._done = now, 0
+        self._steps: deque[float] = deque(maxlen=STEPS)
+
+    def left(self, now: float, done: int, total: int) -> float | None:
+        """Seconds, when ``done`` of ``total`` are reached; None as long as nothing is known."""
+        more = done - self._done
+        known = self._done == 0 and more > 1  # were done before this stage began
+        if more > 0 and not known:
+            self._steps.append((now - self._last) / more)
+        if more > 0:
+            self._last, self._done = now, done
+        return median(self._steps) * (total - done) if self._steps else None
 
 
 class Talk:
@@ -31,37 +53,36 @@ class Talk:
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
         self._live = not quiet and self.console.is_terminal
         self._tasks: dict[str, TaskID] = {}
-        self._began: dict[str, float] = {}
+        self._paces: dict[str, Pace] = {}
         self._totals: dict[str, int | None] = {}
         self.progress = Progress(
             TextColumn("{task.description:14}"),
             BarColumn(bar_width=12),
             TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(table_column=Column(no_wrap=True)),
-            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True)),
             console=self.console,
             disable=not self._live,
         )
 
     def begin(self, stage: str, total: int | None = None) -> None:
         """A stage starts."""
-        self._began[stage] = time.perf_counter()
+        self._paces[stage] = Pace(time.perf_counter())
         self._totals[stage] = total
         if self._live:
-            self._tasks[stage] = self.progress.add_task(stage, total=total, note="")
+            self._tasks[stage] = self.progress.add_task(stage, total=total, note="", left="")
 
     def tick(self, stage: str, done: int, note: str = "") -> None:
         """``done`` of the stage's total is reached."""
-        if self._live and stage in self._tasks:
-            self.progress.update(self._tasks[stage], completed=done, note=note)
-            return
-        total = self._totals.get(stage)
-        place = f" {done}/{total}" if total else ""
-        rest = ""
+        total, left = self._totals.get(stage), None
         if total and 0 < done < total:
-            elapsed = time.perf_counter() - self._began[stage]
-            rest = f", {duration(elapsed / done * (total - done))} left"
-        self.say(f"{stage}{place}: {note}{rest}")
+            left = self._paces[stage].left(time.perf_counter(), done, total)
+        rest = f"{duration(left)} left" if left is not None else ""
+        if self._live and stage in self._tasks:
+            self.progress.update(self._tasks[stage], completed=done, note=note, left=rest)
+            return
+        place = f" {done}/{total}" if total else ""
+        self.say(f"{stage}{place}: {note}{', ' if rest else ''}{rest}")
 
     def end(self, stage: str, note: str, reused: bool = False) -> None:
         """The stage is done."""
