@@ -38,6 +38,8 @@ def randomise(model: nn.Module, seed: int) -> nn.Module:
 
     with torch.no_grad():
         for name, tensor in model.named_parameters():
+            if not tensor.numel():
+                continue
             if name.endswith(("bias", "bias_ih_l0", "bias_hh_l0")):
                 normal(tensor, 0.3)
             elif tensor.squeeze().dim() < 2:

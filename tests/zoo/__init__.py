@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import (
     attention,
     attention_variants,
+    borrowed,
     chains,
     concat,
     found,
@@ -60,6 +61,7 @@ FAMILIES = (
     routed,
     scaled_attention,
     written,
+    borrowed,
     found,
 )
 

@@ -26,6 +26,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.errors import CaptureError, InputError
 from secateur.structure.caches import known_caches, leaves_in_caches
+from secateur.structure.composites import take_apart
 from secateur.structure.copying import forget_stored
 from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size, is_batched, repeated
 from secateur.structure.modes import inline_modes
@@ -111,6 +112,7 @@ def _export(model: nn.Module, arguments: Any, training: bool) -> Captured:
             _restore(model, buffers)
         assert isinstance(module, fx.GraphModule)
         inline_modes(module)
+        take_apart(module)
         _forget_replaced(module)
         free = any(_is_symbolic(node) for node in module.graph.nodes if node.op == "placeholder")
         size = next((t.shape[0] for t in pytree.tree_leaves(arguments) if is_batched(t)), 1)
@@ -169,7 +171,7 @@ def _by_argument(model: nn.Module, shapes: Any) -> Any:
 def _is_symbolic(node: fx.Node) -> bool:
     value = node.meta.get("val")
     return isinstance(value, torch.Tensor) and any(
-        isinstance(size, torch.SymInt) for size in value.shape
+        isinstance(size, torch.SymInt) and not size.node.expr.is_number for size in value.shape
     )
 
 

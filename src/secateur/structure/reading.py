@@ -12,6 +12,7 @@ from torch import fx
 
 from secateur.structure.boundary import flat_outputs
 from secateur.structure.capture import Captured
+from secateur.structure.composites import is_pointwise
 from secateur.structure.constants import constant_nodes
 from secateur.structure.positions import follow
 from secateur.structure.tracer import RULES, Rule, Tracer, whole
@@ -155,11 +156,6 @@ def _may_lose(tracer: Tracer, node: fx.Node) -> bool:
         isinstance(part, Value) and any(ids.any() for ids in part)
         for part in (value if isinstance(value, list) else [value])
     )
-
-
-def is_pointwise(target: Any) -> bool:
-    """Whether torch itself tags an operation as point-wise."""
-    return isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags
 
 
 def getitem(tracer: Tracer, node: fx.Node, value: Any, index: Any) -> Any:

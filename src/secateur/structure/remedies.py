@@ -42,8 +42,6 @@ REMEDIES = {
     "places of values are returned": "return the values instead of their places",
     "roll over the flattened tensor": "give roll the dimension that it shifts",
     "repeat_interleave with a tensor of counts": "give the number of repeats as one number",
-    "einsum with dots": "write the einsum with plain letters and an arrow",
-    "addbmm sums over its batch": "write it as a product and a sum",
     "slice_scatter": "concatenate the pieces instead",
     "it is padded with its own values": "pad with a constant",
     "a call that is not an operation": "move the call out of forward",

@@ -244,15 +244,16 @@ def _solved(
     notes: tuple[str, ...],
     part: str,
 ) -> Structure:
+    held = tracer.forked()  # the train graph may use what the eval graph does not
     for name, value in tracer.tensors.items():
         if name not in tracer.used and belongs(name, part):
-            tracer.pin(value, "forward does not use it")
+            held.pin(value, "forward does not use it")
     unknown = tuple(
         f"{node.target}: {reason}; what it touches is frozen"
         for node, reason in tracer.unknown.items()
     )
-    solution = solve(tracer.axes)
-    grouping = group(tracer, solution)
+    solution = solve(held.axes)
+    grouping = group(held, solution)
     shapes = {name: value.shape for name, value in tracer.tensors.items()}
     return Structure(
         grouping.groups,

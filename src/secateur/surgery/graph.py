@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import torch
@@ -63,7 +63,7 @@ def graph_surgery(
         _strip_prefix(rewritten.graph, part)
         constants.update(_own_constants(rewritten, captured.training))
         holder = captured.module.get_submodule(part)
-        constants.update(_lifted(rewritten, holder, tensors, captured.training))
+        constants.update(_lifted(rewritten, holder, tensors, constants, captured.training))
         programs[captured.training] = Program.of(rewritten.graph, *flat_specs(captured.module))
     transient = transient_buffers(part_of(model, part)) & tensors.keys()
     result = GraphModel(programs, {**tensors, **constants}, transient, tuple(notes))
@@ -96,7 +96,7 @@ def _with_equal_groups(
     structure: Structure, model: nn.Module, example_inputs: ExampleInputs
 ) -> Structure:
     both = with_train_graph(structure, model, example_inputs)
-    if _couplings(both) != _couplings(structure):
+    if _couplings(both, structure.tracer.used) != _couplings(structure, structure.tracer.used):
         raise SurgeryError(
             "in train mode this model couples other units than in eval mode; plan on "
             "secateur.structure.structure.with_train_graph(...)"
@@ -110,9 +110,15 @@ def _lacking(structure: Structure, remove: Removal) -> list[str]:
     return [name for name in remove if name.startswith(BRANCH) and name not in known]
 
 
-def _couplings(structure: Structure) -> str:
-    """What leaves together, whether or not a statistic runs over it (batch norms in training)."""
-    groups = [replace(group, exact=True) for group in structure.groups]
+def _couplings(structure: Structure, used: Collection[str]) -> str:
+    """What of the tensors in ``used`` leaves together.
+
+    Whether a statistic runs over it says nothing (batch norms in training).
+    """
+    groups = [
+        replace(group, exact=True, members=tuple(m for m in group.members if m.tensor in used))
+        for group in structure.groups
+    ]
     return fingerprint(structure.shapes, groups)
 
 
@@ -127,9 +133,17 @@ def _own_constants(rewritten: Rewritten, training: bool) -> dict[str, torch.Tens
 
 
 def _lifted(
-    rewritten: Rewritten, module: nn.Module, tensors: dict, training: bool
+    rewritten: Rewritten,
+    module: nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    constants: Mapping[str, torch.Tensor],
+    training: bool,
 ) -> dict[str, torch.Tensor]:
-    """Tensors that forward made itself and export lifted to attributes of the graph."""
+    """Tensors that forward made itself and export lifted to attributes of the graph.
+
+    Of ``constants``, those of the eval graph, the train graph shares what is equal: a table that
+    is no buffer is then one tensor, which a later plan cuts in both modes.
+    """
     prefix = "train" if training else "eval"
     lifted = {}
     for node in rewritten.graph.nodes:
@@ -140,6 +154,11 @@ def _lifted(
         value = getattr(module.get_submodule(owner), leaf)
         if not isinstance(value, torch.Tensor):
             raise SurgeryError(f"the captured graph holds '{name}', a {type(value).__name__}")
+        shared = f"_eval_{name.replace('.', '_')}"
+        known = constants.get(shared)
+        if known is not None and known.dtype == value.dtype and torch.equal(known, value):
+            node.target = shared
+            continue
         node.target = f"_{prefix}_{name.replace('.', '_')}"
         lifted[node.target] = value.detach().clone()
     return lifted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -67,10 +68,11 @@ def addmm(tracer: Tracer, node: fx.Node, bias: Value, a: Value, b: Value, **kwar
     if _is_weight(tracer, node.args[2]) and len(b) > 1:
         tracer.produce(b[-1], bias[-1])
     result = Value([*a[:-1], *(b[-1:] if len(b) > 1 else ())])
-    if len(a) == 3 and node.target is not aten.addbmm.default:
-        tracer.axes.same(a[0], b[0])
+    if node.target is aten.addbmm.default:  # the batch is summed up as well
+        tracer.contract(node, a[0], b[0])
+        result = Value(result[1:])
     elif len(a) == 3:
-        return tracer.hold(node, "addbmm sums over its batch")
+        tracer.axes.same(a[0], b[0])
     for ids, other in zip(reversed(result), reversed(bias), strict=False):
         if len(other) == len(ids):
             tracer.axes.same(ids, other)
@@ -85,10 +87,7 @@ def addmm(tracer: Tracer, node: fx.Node, bias: Value, a: Value, b: Value, **kwar
 @rule(aten.einsum)
 def einsum(tracer: Tracer, node: fx.Node, equation: str, operands: Any, **kwargs: Any) -> Value:
     """Equal letters are equal dimensions; letters that vanish are contracted."""
-    left, arrow, right = equation.replace(" ", "").partition("->")
-    terms = left.split(",")
-    if "." in equation or not arrow or any(len(set(t)) != len(t) for t in terms):
-        return tracer.hold(node, "einsum with dots, repeated letters or without an arrow")
+    terms, right = _spelt_out(equation, [len(operand) for operand in operands])
     letters: dict[str, list[np.ndarray]] = {}
     for term, operand in zip(terms, operands, strict=True):
         for letter, ids in zip(term, operand, strict=True):
@@ -118,6 +117,31 @@ def einsum(tracer: Tracer, node: fx.Node, equation: str, operands: Any, **kwargs
         result.append(np.where(zero[letter], tied[letter], -tied[letter]))
     tracer.work(node, 1, list(tied.values()) if len(terms) > 1 else [np.zeros(0, np.int64)])
     return Value(result)
+
+
+def _spelt_out(equation: str, ranks: list[int]) -> tuple[list[str], str]:
+    """Terms of an equation with a letter for every dimension, and the result's letters.
+
+    Dots become letters of their own, the same from the right. Without an arrow the result has
+    the dots and, by the alphabet, what occurs once.
+
+    ("...ij,jk", [4, 2]) -> (["XYij", "jk"], "XYik") for two letters X, Y that are not used
+    """
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    named = "".join(terms).replace(".", "")
+    covered = max(
+        rank - len(term.replace(".", "")) for term, rank in zip(terms, ranks, strict=True)
+    )
+    free = (chr(code) for code in range(ord("A"), ord("A") + 200))
+    dots = "".join(islice((letter for letter in free if letter not in named), covered))
+    if not arrow:
+        right = "..." + "".join(sorted(c for c in set(named) if named.count(c) == 1))
+    spelt = []
+    for term, rank in zip(terms, ranks, strict=True):
+        hidden = rank - len(term.replace(".", ""))
+        spelt.append(term.replace("...", dots[len(dots) - hidden :]))
+    return spelt, right.replace("...", dots)
 
 
 @rule(aten.outer, aten.ger)

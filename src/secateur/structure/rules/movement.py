@@ -20,7 +20,7 @@ aten = torch.ops.aten
 @rule(
     aten.permute, aten.transpose, aten.transpose_, aten.t, aten.mT, aten.movedim, aten.moveaxis,
     aten.swapaxes, aten.swapdims, aten.flip, aten.numpy_T, aten.adjoint, aten.fliplr, aten.flipud,
-    aten.matrix_H,
+    aten.matrix_H, aten.rot90,
 )  # fmt: skip
 def permuted(tracer: Tracer, node: fx.Node, x: Value, *args: Any) -> Value:
     """Run the operation itself on labels, one dimension at a time, and read them off."""
@@ -157,7 +157,7 @@ def roll(
     return Value(result)
 
 
-@rule(aten.expand, aten.expand_copy)
+@rule(aten.expand, aten.expand_copy, aten.broadcast_to)
 def expand(tracer: Tracer, node: fx.Node, x: Value, size: Any, **kwargs: Any) -> Value:
     """A size of 1 (or a new dimension) repeated; such an index only leaves along with others."""
     shape = result_shape(node)

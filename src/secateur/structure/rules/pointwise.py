@@ -53,7 +53,7 @@ rule(
     aten.multiply, aten.multiply_, aten.divide, aten.divide_, aten.true_divide, aten.subtract,
     aten.subtract_, aten.negative, aten.absolute, aten.clip, aten.clip_, aten.greater,
     aten.greater_equal, aten.less, aten.less_equal, aten.not_equal, aten.square,
-    aten.__and__, aten.__or__, aten.__xor__,
+    aten.__and__, aten.__or__, aten.__xor__, aten.exponential_,
 )(pointwise)  # fmt: skip
 
 

@@ -20,7 +20,7 @@ _SUMS = {aten.sum, aten.nansum, aten.norm, aten.linalg_vector_norm, aten.count_n
 @rule(
     aten.sum, aten.mean, aten.amax, aten.amin, aten.var, aten.std, aten.norm, aten.nansum,
     aten.linalg_vector_norm, aten.logsumexp, aten.var_mean, aten.std_mean, aten.aminmax,
-    aten.all, aten.any,
+    aten.all, aten.any, aten.prod,
 )  # fmt: skip
 def reduce(tracer: Tracer, node: fx.Node, x: Value, *args: Any, **kwargs: Any) -> Any:
     """Some dimensions are summed up (or averaged, or their largest value taken)."""
@@ -85,6 +85,15 @@ def cumsum(tracer: Tracer, node: fx.Node, x: Value, dim: int, **kwargs: Any) -> 
     if (x[dim] < 0).any():
         tracer.adapt(node, x[dim])
     return Value(-np.abs(ids) if d == dim else ids for d, ids in enumerate(x))
+
+
+@rule(aten.cumprod, aten.logcumsumexp)
+def cumulative(tracer: Tracer, node: fx.Node, x: Value, dim: int, **kwargs: Any) -> Value:
+    """What stands after a place depends on it: nothing of the dimension leaves."""
+    dim %= len(x)
+    tracer.pin(x[dim], "what follows in it depends on it")
+    log = node.target is aten.logcumsumexp.default  # that of zeros is not zero
+    return Value(-np.abs(ids) if log else ids for ids in x)
 
 
 def bound_arguments(node: fx.Node) -> dict[str, Any]:

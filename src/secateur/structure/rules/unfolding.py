@@ -1,4 +1,4 @@
-"""Patches of an image as columns, and back: each channel becomes a run of rows."""
+"""Windows of a dimension, patches of an image as columns, and back."""
 
 from __future__ import annotations
 
@@ -10,16 +10,26 @@ import torch
 from torch import fx
 
 from secateur.structure.tracer import Tracer, rule
-from secateur.structure.values import Value
+from secateur.structure.values import Value, result_shape
 
 aten = torch.ops.aten
+
+
+@rule(aten.unfold)
+def unfold(tracer: Tracer, node: fx.Node, x: Value, dim: int, size: int, step: int) -> Value:
+    """x.unfold(dim, size, step): places along ``dim``, and their windows in a last dimension."""
+    dim %= len(x)
+    tracer.pin(x[dim], "a window slides over it")
+    shape = result_shape(node)
+    places, window = np.zeros(shape[dim], np.int64), np.zeros(size, np.int64)
+    return Value([*(places if d == dim else ids for d, ids in enumerate(x)), window])
 
 
 @rule(aten.im2col)
 def im2col(
     tracer: Tracer, node: fx.Node, x: Value, kernel: Sequence[int], *window: Sequence[int]
 ) -> Value:
-    """x [N, C, H, W] -> [N, C * kernel, places]."""
+    """x [N, C, H, W] -> [N, C * kernel, places]: each channel becomes a run of rows."""
     for ids in x[-2:]:
         tracer.pin(ids, "a window slides over it")
     places = np.zeros(int(node.meta["val"].shape[-1]), np.int64)
