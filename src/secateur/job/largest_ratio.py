@@ -10,19 +10,26 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from secateur.config import Recipe, read_recipe
 from secateur.errors import BudgetError, InputError
 from secateur.job import folders
 from secateur.job.listening import Listener, Silent
-from secateur.job.noninferiority import Comparison, compare, in_words, largest, verdict
+from secateur.job.noninferiority import (
+    NAMES,
+    UNITS,
+    Comparison,
+    compare,
+    in_words,
+    largest,
+    verdict,
+)
+from secateur.job.sample_errors import LOSS, measure_of, sample_errors
 from secateur.job.stages import cut, finetuned, pruned
 from secateur.job.timing import prepare
 from secateur.job.work import Work
@@ -30,9 +37,6 @@ from secateur.job.working import begun, threads
 from secateur.journal import Journal, drop_partial_line
 from secateur.measure.sizes import count_nonzero, count_params
 from secateur.protocols import Subject
-from secateur.training.devices import resolve
-from secateur.training.loading import batches, forward
-from secateur.training.losses import class_dimension, is_classes, logits_of
 
 POINTS, DOCUMENT = "ratios.jsonl", "ratio.json"
 KNOBS = ("target.flops", "target.params", "sparsity.zeros", "sparsity.total")
@@ -49,16 +53,26 @@ def largest_ratio(
 ) -> dict[str, Any]:
     """Bisect over ratios; what is in the folder is not done again. Returns the document.
 
-    margin: of the validation error, a share. levels: ratios, rising in (0, 1). knob: the key of
-    the recipe that a ratio is written to; to a target as what is left.
-    Errors: InputError for a knob that the recipe has no use for, without data of classes.
+    margin: of the validation error, a share; of the dense model's loss, where there are no right
+    and wrong answers. levels: ratios, rising in (0, 1). knob: the key of the recipe that a ratio is
+    written to; to a target as what is left.
+    Errors: InputError for a knob that the recipe has no use for, without data, for a dense loss
+    that is not above 0.
     """
     recipe_at(recipe, knob, levels[0] if levels else 0.5)
     if subject.data is None:
         raise InputError("a ratio is found on data; give 'data' in the recipe, or --data")
     with folders.locked(folder), threads(recipe.threads):
         work = begun(recipe, subject, folder, listener)
-        dense = wrong_answers(work, work.dense)
+        kind = measure_of(work)
+        dense = sample_errors(work, work.dense, kind)
+        scale = float(dense.mean()) if kind == LOSS else 1.0
+        if not scale > 0:
+            raise InputError(
+                f"the loss of the dense model is {scale:g}, of which no margin is a share; give a "
+                "loss above 0, such as a mean error"
+            )
+        dense = dense / scale if kind == LOSS else dense
         path = folder / POINTS
         drop_partial_line(path)
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
@@ -67,11 +81,11 @@ def largest_ratio(
 
         def measure(ratio: float) -> Comparison:
             if ratio not in rows:
-                row = _row(work, knob, ratio, dense, margin)
+                row = _row(work, knob, ratio, Dense(kind, scale, dense), margin)
                 with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
                 rows[ratio] = row
-                listener.tick("ratio", len(rows), _told(row))
+                listener.tick("ratio", len(rows), _told(row, kind))
             point = Comparison(**rows[ratio]["comparison"])
             return replace(point, accepted=point.upper <= margin)  # measured for another, maybe
 
@@ -85,6 +99,7 @@ def largest_ratio(
             "knob": knob,
             "margin": margin,
             "samples": len(dense),
+            "measure": kind,
             "dense": {
                 "error": float(dense.mean()), "flops": work.structure.cost({}).flops,
                 "params": count_params(work.dense),
@@ -93,7 +108,7 @@ def largest_ratio(
             "set": setting(knob, found.ratio) if found.ratio else None,
             "points": points,
             "curve": _monotone([point["comparison"]["error"] for point in points]),
-            "words": in_words(found, margin, len(dense)),
+            "words": in_words(found, margin, len(dense), kind),
         }  # fmt: skip
         listener.end("ratio", f"largest within the margin: {found.ratio:g}")
         folders.write_json(folder / DOCUMENT, document)
@@ -125,34 +140,17 @@ def setting(knob: str, ratio: float) -> str:
     return f"{knob}={1 - ratio:.10g}x" if knob.startswith("target") else f"{knob}={ratio:g}"
 
 
-def wrong_answers(work: Work, model: nn.Module) -> np.ndarray:
-    """bool [validation samples]: whether each is answered with another class than its own.
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """What the dense model answers. kind: of the measure. errors: one for each validation sample,
+    losses divided by ``scale``, their mean."""
 
-    Errors: InputError where targets are not one class for each sample.
-    """
-    data, section = work.subject.data, work.recipe.data
-    assert data is not None and section is not None
-    device = resolve(work.recipe.device)
-    model.to(device).eval()
-    found = []
-    with torch.no_grad():
-        for inputs, targets in batches(data.val, section.batch_size * 2, device=device):
-            if (
-                not isinstance(targets, torch.Tensor)
-                or not is_classes(targets)
-                or targets.dim() > 1
-            ):
-                raise InputError(
-                    "a ratio is found by right and wrong answers, one class for each sample; the "
-                    "targets here are something else"
-                )
-            logits = logits_of(forward(model, inputs))
-            found.append(logits.argmax(class_dimension(logits, targets)) != targets)
-    model.to("cpu")
-    return torch.cat(found).cpu().numpy()
+    kind: str
+    scale: float
+    errors: np.ndarray
 
 
-def _row(base: Work, knob: str, ratio: float, dense: np.ndarray, margin: float) -> dict[str, Any]:
+def _row(base: Work, knob: str, ratio: float, dense: Dense, margin: float) -> dict[str, Any]:
     """Carry the recipe out in a folder of its own, and compare; a target out of reach loses all."""
     started = time.perf_counter()
     recipe = recipe_at(base.recipe, knob, ratio)
@@ -169,14 +167,17 @@ def _row(base: Work, knob: str, ratio: float, dense: np.ndarray, margin: float) 
         finetuned(work)
     except BudgetError as error:
         shutil.rmtree(place)
-        none = Comparison(1.0, 1.0 - float(dense.mean()), 1.0, 0, 0, False)
+        worst = 2.0 if dense.kind == LOSS else 1.0
+        none = Comparison(worst, worst - float(dense.errors.mean()), 1.0, 0, 0, False)
         return {
             "ratio": ratio, "knob": knob, "comparison": asdict(none), "unreachable": str(error),
             "flops": None, "nonzero": None, "seconds": time.perf_counter() - started,
         }  # fmt: skip
     model, plan = work.model(), work.plan()
     assert plan is not None
-    comparison = compare(wrong_answers(work, model), dense, margin)
+    errors = sample_errors(work, model, dense.kind)
+    errors = errors / dense.scale if dense.kind == LOSS else errors
+    comparison = compare(errors, dense.errors, margin)
     shutil.rmtree(place)
     return {
         "ratio": ratio,
@@ -188,13 +189,14 @@ def _row(base: Work, knob: str, ratio: float, dense: np.ndarray, margin: float) 
     }
 
 
-def _told(row: dict[str, Any]) -> str:
+def _told(row: dict[str, Any], kind: str) -> str:
     point = row["comparison"]
     if "unreachable" in row:
         return f"{row['ratio']:g}: out of reach"
     return (
-        f"{row['ratio']:g}: error {point['error']:.4f}, at most {100 * point['upper']:.2f} points "
-        f"above dense, {'within' if point['accepted'] else 'beyond'} the margin"
+        f"{row['ratio']:g}: {NAMES[kind]} {point['error']:.4f}, at most "
+        f"{100 * point['upper']:.2f} {UNITS[kind]} above dense, "
+        f"{'within' if point['accepted'] else 'beyond'} the margin"
     )
 
 

@@ -1,6 +1,7 @@
 """The largest ratio whose error stays within a margin of dense: a paired test, and bisection.
 
-Nothing here knows of models: what is compared are right and wrong answers to the same samples.
+Nothing here knows of models: what is compared are right and wrong answers to the same samples, or
+their losses, as multiples of the dense model's mean.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ from secateur.errors import InputError
 
 CONFIDENCE = 0.95
 Z = 1.6448536269514722  # of one side
+NAMES = {"error": "error", "loss": "loss over the dense model's"}  # by what is compared
+UNITS = {"error": "points", "loss": "%"}
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Answers of a pruned model beside those of the dense one.
 
-    error:    share of the samples that the pruned model answers wrongly.
-    rise:     mean of d_i = [wrong pruned] - [wrong dense].
+    error:    share of the samples that the pruned model answers wrongly; or its mean loss.
+    rise:     mean of d_i = [wrong pruned] - [wrong dense], or of the difference of losses.
     upper:    what the true rise is at most, with 95 % confidence.
-    worse, better: samples that only the pruned model, or only the dense one, answers wrongly.
+    worse, better: samples that only the pruned model, or only the dense one, answers wrongly; or
+              that are worse, or better.
     accepted: whether upper is within the margin.
     """
 
@@ -40,7 +44,8 @@ class Comparison:
 def compare(pruned: np.ndarray, dense: np.ndarray, margin: float) -> Comparison:
     """Paired non-inferiority: accepted iff mean(d) + z std(d) / sqrt(n) <= margin.
 
-    pruned, dense: bool [n], whether the answer to each sample is wrong; the same samples.
+    pruned, dense: bool [n], whether the answer to each sample is wrong; the same samples. Of float
+    [n], losses or shares of places, the bound is Student's: z is the quantile of t, n - 1.
     margin: of the error that may be lost, a share; 0.01 is a point.
     Where few samples differ the normal bound is too small (0 where none does); the bound is then
     the exact one on the share that only the pruned model answers wrongly (Clopper and Pearson,
@@ -58,9 +63,19 @@ def compare(pruned: np.ndarray, dense: np.ndarray, margin: float) -> Comparison:
     d = pruned.astype(float) - dense.astype(float)
     rise = float(d.mean())
     worse, better = int((d > 0).sum()), int((d < 0).sum())
+    if pruned.dtype != bool:
+        upper = rise + _quantile(n) * float(d.std()) / math.sqrt(max(n - 1, 1))
+        return Comparison(float(pruned.mean()), rise, upper, worse, better, upper <= margin)
     normal = rise + Z * float(d.std()) / math.sqrt(n)
     upper = max(normal, _at_most(worse, n) - better / n)
     return Comparison(float(pruned.mean()), rise, upper, worse, better, upper <= margin)
+
+
+def _quantile(n: int) -> float:
+    """Of Student's t with n - 1 degrees of freedom; infinite for a single sample."""
+    from scipy.stats import t
+
+    return float(t.ppf(CONFIDENCE, n - 1)) if n > 1 else math.inf
 
 
 def _at_most(count: int, n: int) -> float:
@@ -129,30 +144,33 @@ def verdict(ratio: float, found: Found, margin: float) -> str:
     return "over-pruned" if found.points[ratio].rise > margin else "undecided"
 
 
-def in_words(found: Found, margin: float, samples: int) -> str:
-    """What the measurement says, in a sentence or three."""
+def in_words(found: Found, margin: float, samples: int, kind: str = "error") -> str:
+    """What the measurement says, in a sentence or three. kind: ``error`` or ``loss``."""
     width = f"{100 * margin:g} point" + "s" * (margin != 0.01)
+    width = f"{width} of dense" if kind == "error" else f"{100 * margin:g} % of dense"
     best = found.points.get(found.ratio)
     if best is None:
-        text = f"No ratio was shown to keep the error within {width} of dense."
+        text = f"No ratio was shown to keep the {kind} within {width}."
     else:
         text = (
-            f"Up to a ratio of {found.ratio:g} the error stays within {width} of dense with 95 % "
-            f"confidence: {_rise(best)}."
+            f"Up to a ratio of {found.ratio:g} the {kind} stays within {width} with 95 % "
+            f"confidence: {_rise(best, kind)}."
         )
         below = [f"{ratio:g}" for ratio in found.points if ratio < found.ratio]
         if below:
             text += f" At {', '.join(below)} the model is under-pruned: more can leave."
     if found.rejected is None:
         return text + " No larger ratio was asked for."
-    kind = verdict(found.rejected, found, margin)
-    text += f" At {found.rejected:g} it is {kind}: {_rise(found.points[found.rejected])}."
+    told = verdict(found.rejected, found, margin)
+    text += f" At {found.rejected:g} it is {told}: {_rise(found.points[found.rejected], kind)}."
     least = math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-margin)) if margin else None
-    if kind == "undecided" and (least is None or samples < least):
+    if kind == "error" and told == "undecided" and (least is None or samples < least):
         needed = "no number of samples is enough" if least is None else f"it takes {least} at least"
         text += f" {samples} validation samples cannot decide this margin: {needed}."
     return text
 
 
-def _rise(point: Comparison) -> str:
-    return f"it rises by {100 * point.rise:.2f} points, and at most by {100 * point.upper:.2f}"
+def _rise(point: Comparison, kind: str) -> str:
+    return (
+        f"it rises by {100 * point.rise:.2f} {UNITS[kind]}, and at most by {100 * point.upper:.2f}"
+    )

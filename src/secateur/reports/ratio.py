@@ -24,11 +24,12 @@ def write_page(document: dict[str, Any], path: Path) -> Path:
 def page(document: dict[str, Any]) -> str:
     """The page, in one file without scripts."""
     title = f"How much of {document['model']} can leave"
+    name = _name(document)
     about = (
         f"Each point is the recipe carried out with that ratio of {document['knob']}, measured on "
         f"{document['samples']} validation samples beside the dense model's answers to the same; "
-        "the bar ends at what the error may be at most, with 95 % confidence. The lower line is "
-        "the dense model's error, the upper one the margin."
+        f"the bar ends at what the {name} may be at most, with 95 % confidence. The lower line is "
+        f"the dense model's {name}, the upper one the margin."
     )
     head = join([
         tag("meta", {"charset": "utf-8"}),
@@ -44,6 +45,11 @@ def page(document: dict[str, Any]) -> str:
     return f"<!doctype html>\n{whole}\n"
 
 
+def _name(document: dict[str, Any]) -> str:
+    """What is compared; a loss as a share of the dense model's."""
+    return document.get("measure", "error")
+
+
 def _curve(document: dict[str, Any]) -> Markup:
     dense, margin = document["dense"]["error"], document["margin"]
     points = [p for p in document["points"] if "unreachable" not in p]
@@ -53,7 +59,7 @@ def _curve(document: dict[str, Any]) -> Markup:
     x = Scale(0, 1, LEFT, WIDTH - RIGHT)
     y = Scale(max(0.0, dense - margin), high, HEIGHT - BOTTOM, TOP)
     shapes = [label((LEFT + WIDTH) / 2, HEIGHT - 6, f"ratio of {document['knob']} that left"),
-              label(12, TOP + 4, "error", "start")]  # fmt: skip
+              label(12, TOP + 4, _name(document), "start")]  # fmt: skip
     shapes += [label(x(at), HEIGHT - BOTTOM + 18, f"{at:g}") for at in ticks(0, 1, 10)]
     shapes += [label(LEFT - 6, y(at) + 4, numbers.percent(at), "end")
                for at in ticks(y.low, high, 5)]  # fmt: skip
@@ -92,4 +98,6 @@ def _table(document: dict[str, Any]) -> Markup:
             point["verdict"],
         ])  # fmt: skip
     heads = ["Ratio", "Error", "Rise, points", "At most", "Newly wrong / right", ""]
+    if _name(document) == "loss":
+        heads = ["Ratio", "Loss, of dense", "Rise, %", "At most", "Worse / better samples", ""]
     return scrolled(grid("Every ratio that was measured", heads, rows, "broad"), "Ratios")
