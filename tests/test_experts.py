@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import secateur as sc
 from secateur.errors import BudgetError, PlanError
 from secateur.repair.tracing import traces, unit_losses
-from zoo.routed import EXPERTS, Experts, Never
+from zoo.routed import EXPERTS, Experts, LookedUpExperts, Never
 
 EXPERT = "experts.w1/1"  # what produces them first, and how much of it is one
 
@@ -82,3 +82,9 @@ def test_as_many_experts_stay_as_a_token_goes_to(net: Classifier, samples: Tenso
         sc.apply(net, sc.PruningPlan({EXPERT: [0, 1, 2, 3, 4]}), samples[:2])
     with pytest.raises(BudgetError):
         sc.plan(net, structure, "l2", {"params": 0.02})
+
+
+def test_a_second_choice_that_the_first_is_kept_out_of_needs_one_more() -> None:
+    structure = sc.trace(LookedUpExperts().eval(), torch.randn(2, 4, 5))
+    (group,) = (group for group in structure.groups if group.size == EXPERTS)
+    assert group.chosen == 2

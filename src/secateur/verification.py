@@ -102,7 +102,7 @@ def _distance(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
 
 def _apart(a: torch.Tensor, b: torch.Tensor) -> float:
     """The largest difference; where the data decide the shapes, and these differ, the larger."""
-    return float((a - b).abs().max()) if a.shape == b.shape else _size([a, b])
+    return float((a - b).detach().abs().max()) if a.shape == b.shape else _size([a, b])
 
 
 def _size(tensors: list[torch.Tensor]) -> float:

@@ -7,13 +7,17 @@ rows of experts, of a table, of what is scattered into. Whatever else reads them
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
+from secateur.structure.axes import Ids
 from secateur.structure.tracer import RULES, Positions, Tracer
+from secateur.structure.values import sizes_of
 
 aten = torch.ops.aten
 _MOVES_LIKE = (aten.permute, aten.view)  # and all operations that share a rule with these
@@ -27,6 +31,7 @@ _CHOOSES: dict[Any, int] = {
     aten.embedding: 1, aten.one_hot: 0, aten.histc: 0, aten.index: 1, aten.index_select: 2,
 }  # fmt: skip
 _JOINS = frozenset({aten.cat, aten.concat, aten.concatenate, aten.stack})
+_WRITES = frozenset({aten.scatter, aten.scatter_})
 _COMPARES = frozenset({aten.eq, aten.ne, aten.not_equal})
 _SILENT = frozenset({aten._assert_tensor_metadata, aten.sym_size})
 
@@ -55,6 +60,33 @@ def follow(tracer: Tracer, node: fx.Node) -> None:
             continue
         elif not (once and _chooses(node, operand, _CHOOSES.get(operation))):
             tracer.pin(known.ids, "the places of what was chosen are read")
+
+
+def taken(tracer: Tracer, node: fx.Node, ids: Ids) -> int:
+    """How many of ``ids`` were chosen before and put out of the question, by minus infinity."""
+    count = 0
+    for earlier in above(node):
+        if getattr(earlier.target, "overloadpacket", None) not in _WRITES:
+            continue
+        _, dim, index, value = earlier.args[:4]
+        places = tracer.pointed(index)
+        if places is None or not np.array_equal(places, np.abs(ids)) or value != -math.inf:
+            continue
+        assert isinstance(index, fx.Node) and isinstance(dim, int)
+        count += sizes_of(index.meta["val"])[dim]
+    return count
+
+
+def above(node: fx.Node) -> set[fx.Node]:
+    """All that a node is made from."""
+    seen: set[fx.Node] = set()
+    queue = [node]
+    while queue:
+        for operand in queue.pop().all_input_nodes:
+            if operand not in seen:
+                seen.add(operand)
+                queue.append(operand)
+    return seen
 
 
 def _moves(operation: Any) -> bool:

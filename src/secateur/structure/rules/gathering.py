@@ -13,6 +13,7 @@ from torch import fx
 
 from secateur.structure.axes import Ids
 from secateur.structure.constants import is_mutating
+from secateur.structure.positions import taken
 from secateur.structure.rules.movement import replaced
 from secateur.structure.tracer import Tracer, rule
 from secateur.structure.values import Value, result_shape
@@ -66,7 +67,7 @@ def topk(
     dim %= len(x)
     if k >= len(x[dim]) or not isinstance(node.args[1], int):
         return ordered(tracer, node, x, k, dim, *args, **kwargs)
-    tracer.adapt(node, x[dim], k)
+    tracer.adapt(node, x[dim], k + taken(tracer, node, x[dim]))
     tracer.point(node, x[dim], 1)
     values = replaced(x, dim, np.zeros(k, np.int64))
     return [values, Value(-np.abs(ids) for ids in values)]
@@ -92,7 +93,7 @@ def places(tracer: Tracer, node: fx.Node, x: Value, *args: Any, **kwargs: Any) -
         tracer.pin(x, "places of values are returned")
         return Value(np.zeros(size, np.int64) for size in shape)
     if node.target in _EXTREMES:
-        tracer.adapt(node, x[dim % len(x)], 1)
+        tracer.adapt(node, x[dim % len(x)], 1 + taken(tracer, node, x[dim % len(x)]))
         tracer.point(node, x[dim % len(x)])
     else:
         tracer.pin(x[dim % len(x)], "places of values are returned")

@@ -11,6 +11,7 @@ from torch import fx
 
 from secateur.structure.axes import Ids
 from secateur.structure.constants import is_mutating
+from secateur.structure.positions import above
 from secateur.structure.rules.movement import replaced
 from secateur.structure.tracer import Count, Tracer, rule
 from secateur.structure.values import Value, result_shape
@@ -126,7 +127,7 @@ def constant_of(operand: Any, reader: fx.Node) -> np.ndarray | None:
 
 def _needed(operand: fx.Node, reader: fx.Node) -> set[fx.Node]:
     """The node, all that it is made from, and all that is written into any of it."""
-    needed = {operand, *_above(operand)}
+    needed = {operand, *above(operand)}
     writes = []
     for node in operand.graph.nodes:
         if node is reader:
@@ -138,7 +139,7 @@ def _needed(operand: fx.Node, reader: fx.Node) -> set[fx.Node]:
         grew = False
         for node in writes:
             if node not in needed and not needed.isdisjoint(_viewed(node)):
-                needed |= {node, *_above(node)}
+                needed |= {node, *above(node)}
                 grew = True
     return needed
 
@@ -151,17 +152,6 @@ def _viewed(write: fx.Node) -> list[fx.Node]:
         chain.append(target)
         target = target.args[0] if target.args else None
     return chain
-
-
-def _above(node: fx.Node) -> set[fx.Node]:
-    seen: set[fx.Node] = set()
-    queue = [node]
-    while queue:
-        for operand in queue.pop().all_input_nodes:
-            if operand not in seen:
-                seen.add(operand)
-                queue.append(operand)
-    return seen
 
 
 def _attribute(node: fx.Node) -> torch.Tensor | None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from secateur.structure.positions import taken
 from secateur.structure.rules.pointwise import pointwise
 from secateur.structure.tracer import Tracer, rule
 from secateur.structure.values import Value, holds_tensor
@@ -59,7 +60,7 @@ def extremum(tracer: Tracer, node: fx.Node, x: Value, *args: Any, **kwargs: Any)
         return Value()
     dim = int(args[0]) % len(x)
     used = any(user.args[1] == 1 and user.users for user in node.users)
-    tracer.adapt(node, x[dim], int(used))
+    tracer.adapt(node, x[dim], 1 + taken(tracer, node, x[dim]) if used else 0)
     if used:
         tracer.point(node, x[dim], 1)
     keep = bool(bound_arguments(node).get("keepdim", False))
