@@ -19,6 +19,9 @@ def apply(
     shape: Annotated[
         str | None, typer.Option("--input", help="Shape of the input, e.g. 1,3,224,224.")
     ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data spec whose first samples are the example inputs.")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights file.")] = None,
     model_args: Annotated[str | None, typer.Option(help="Arguments as JSON.")] = None,
     method: Annotated[str, typer.Option(help="auto, module or graph.")] = "auto",
@@ -36,7 +39,7 @@ def apply(
     from secateur.verification import verify
 
     value = PruningPlan.load(plan)
-    subject = opened(model, shape, weights, model_args)
+    subject = opened(model, shape, weights, model_args, data)
     dense = subject.model.eval()
     structure = trace(dense, subject.example_inputs, part=value.part)
     pruned = carry_out(

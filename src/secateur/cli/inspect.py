@@ -8,15 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from secateur.cli import command
-from secateur.cli._models import opened
+from secateur.cli._models import opened, part_of
 from secateur.cli._talking import answer
 
 
 @command("inspect")
 def inspect(
-    model: Annotated[str, typer.Argument(help="Model spec: timm:resnet18, file.py:build, ...")],
+    model: Annotated[
+        str, typer.Argument(help="Model spec: timm:resnet18, file.py:build, ...; or a recipe.")
+    ],
     shape: Annotated[
         str | None, typer.Option("--input", help="Shape of the input, e.g. 1,3,224,224.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data spec whose first samples are the example inputs.")
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights file.")] = None,
     model_args: Annotated[str | None, typer.Option(help="Arguments as JSON.")] = None,
@@ -33,8 +38,8 @@ def inspect(
     from secateur.errors import InputError
     from secateur.structure.structure import trace
 
-    subject = opened(model, shape, weights, model_args)
-    structure = trace(subject.model.eval(), subject.example_inputs, part=part)
+    subject = opened(model, shape, weights, model_args, data)
+    structure = trace(subject.model.eval(), subject.example_inputs, part=part or part_of(model))
     if explain is not None:
         tensor, *numbers = explain.split(":")
         try:

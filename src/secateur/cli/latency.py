@@ -14,12 +14,17 @@ from secateur.cli._talking import answer, talking
 
 @command("latency")
 def latency(
-    model: Annotated[str, typer.Argument(help="Model spec: timm:resnet18, file.py:build, ...")],
+    model: Annotated[
+        str, typer.Argument(help="Model spec: timm:resnet18, file.py:build, ...; or a recipe.")
+    ],
     runtime: Annotated[
         str, typer.Option(help="onnxruntime, openvino, eager, compile or cuda.")
     ] = "onnxruntime",
     shape: Annotated[
         str | None, typer.Option("--input", help="Shape of the input, e.g. 1,3,224,224.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data spec whose first samples are the example inputs.")
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights file.")] = None,
     model_args: Annotated[str | None, typer.Option(help="Arguments as JSON.")] = None,
@@ -41,7 +46,7 @@ def latency(
     from secateur.runtimes import RUNTIMES
 
     RUNTIMES.get(runtime)  # refuses an unknown one before a model is loaded
-    subject = opened(model, shape, weights, model_args)
+    subject = opened(model, shape, weights, model_args, data)
     from secateur.predicting import latency as measure
     from secateur.structure.structure import trace
 

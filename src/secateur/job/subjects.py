@@ -64,7 +64,7 @@ def with_inputs(subject: Subject, data: Data | None, shape: list[int] | None) ->
             "such as [1, 3, 224, 224]"
         )
     if data is not None:
-        outputs = classes_of(subject.model, inputs)
+        outputs = classes_of(subject.model, inputs, shape is not None)
         if outputs is not None and data.loss is None:  # its targets may be any numbers
             check_labels(data, outputs)
     return Subject(subject.spec, subject.model, subject.build, inputs, data)
@@ -75,9 +75,10 @@ def stacked(samples: list[Any]) -> Any:
     return torch.utils.data.default_collate(samples)
 
 
-def classes_of(model: nn.Module, inputs: Any) -> int | None:
+def classes_of(model: nn.Module, inputs: Any, drawn: bool = False) -> int | None:
     """Width of the model's logits [N, classes], or None for other outputs.
 
+    drawn: whether the inputs were made of a shape alone, which a message then says.
     Errors: InputError when the model does not run on the inputs.
     """
     args, kwargs = as_arguments(inputs)
@@ -88,8 +89,16 @@ def classes_of(model: nn.Module, inputs: Any) -> int | None:
     # Whatever the user's forward raises becomes one sentence.
     except Exception as error:
         shapes = [tuple(t.shape) for t in args if isinstance(t, torch.Tensor)]
+        shapes += [f"{name} {tuple(t.shape)}" for name, t in kwargs.items() if hasattr(t, "shape")]
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        hint = (
+            "; inputs of a shape are one tensor of floats: for whole numbers or several inputs "
+            "give data, or let the function that builds the model return (model, example_inputs)"
+            if drawn
+            else ""
+        )
         raise InputError(
-            f"the model does not run on inputs of shape {shapes}: {str(error).splitlines()[0]}"
+            f"the model does not run on inputs of shape {shapes}: {said}{hint}"
         ) from error
     finally:
         model.train(training)
