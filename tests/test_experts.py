@@ -88,3 +88,31 @@ def test_a_second_choice_that_the_first_is_kept_out_of_needs_one_more() -> None:
     structure = sc.trace(LookedUpExperts().eval(), torch.randn(2, 4, 5))
     (group,) = (group for group in structure.groups if group.size == EXPERTS)
     assert group.chosen == 2
+
+
+class SameNumber(Experts):
+    """As many experts are chosen as there are parts: one number, and one of the two changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts, self.top = 3, 3
+        self.w2 = nn.Parameter(torch.randn(EXPERTS, 7, 12))
+        self.head = nn.Linear(3, 2)
+
+    def weights(self, x: Tensor) -> Tensor:
+        logits = self.router(x)
+        top, chosen = logits.topk(self.top, dim=-1)
+        return torch.zeros_like(logits).scatter(-1, chosen, top.softmax(-1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        answers = (self.answers(x) * self.weights(x).unsqueeze(-1)).sum(2)
+        return self.head(answers.unflatten(-1, (self.parts, -1)).square().sum(-1))
+
+
+def test_of_two_attributes_with_one_value_the_right_one_is_mended(samples: Tensor) -> None:
+    net = SameNumber().eval()
+    structure = sc.trace(net, samples[:2])
+    (parts,) = (g.name for g in structure.groups if g.size == 3)
+    pruned = sc.apply(net, sc.PruningPlan({parts: [1]}), samples[:2], method="module")
+    assert type(pruned) is SameNumber
+    assert (pruned.parts, pruned.top) == (2, 3)

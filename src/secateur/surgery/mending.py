@@ -19,6 +19,7 @@ from secateur.surgery.ordinals import ordinals
 from secateur.surgery.rewriting import Rewritten
 
 LARGEST_MULTIPLE = 8  # of a width that code writes; beyond, two sizes divide by chance
+SINGLED_OUT = 4  # attributes of a class that are tried to stay by themselves
 Edits = dict[str, dict[str, Any]]  # module path -> attribute -> new value
 
 
@@ -31,7 +32,9 @@ def candidate_edits(model: nn.Module, touched: set[str], rewritten: Rewritten) -
     sizes = _sizes_by_module(rewritten)
     numbers = ordinals(model)
     found: list[Edits] = []
-    for choose in (_last_change, _stays_if_it_may, _first_change):
+    unsure: dict[tuple[type[nn.Module], str], None] = {}
+
+    def guess(choose: Choice, except_for: tuple[type[nn.Module], str] | None = None) -> None:
         edits = {path: dict(attributes) for path, attributes in certain.items()}
         for path, pairs in sizes.items():
             module = model.get_submodule(path)
@@ -41,11 +44,21 @@ def candidate_edits(model: nn.Module, touched: set[str], rewritten: Rewritten) -
             for name, value in vars(module).items():
                 if name.startswith("_") or name in ("training", *known) or (path, name) in numbers:
                     continue
+                stays = _new_value(value, pairs, _stays_if_it_may)
                 new = _new_value(value, pairs, choose)
+                if choose is _last_change and new != stays:
+                    unsure[type(module), name] = None
+                new = stays if (type(module), name) == except_for else new
                 if new is not value and new != value:
                     edits.setdefault(path, {})[name] = new
         if edits not in found:
             found.append(edits)
+
+    for choose in (_last_change, _stays_if_it_may, _first_change):
+        guess(choose)
+    # Of two attributes with one value one may stay: eight groups of experts, eight of them chosen.
+    for each in list(unsure)[:SINGLED_OUT]:
+        guess(_last_change, each)
     return found
 
 
