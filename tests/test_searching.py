@@ -16,7 +16,7 @@ from secateur.searching._running import Evaluation, run_search
 ENDING = ("bisection", "greedy", "netadapt")  # that end before the trials do
 NAMES = (
     "amc", "annealing", "auto", "bisection", "cmaes", "differential", "genetic", "greedy", "grid",
-    "netadapt", "nsga2", "random", "reinforce", "swarm", "tpe",
+    "halving", "netadapt", "nsga2", "random", "reinforce", "swarm", "tpe",
 )  # fmt: skip
 LEARNING = tuple(name for name in NAMES if name not in ("bisection", "grid", "random"))
 GROUPS, LEVELS, LIMIT = 8, 9, 0.5

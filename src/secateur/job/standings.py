@@ -22,15 +22,17 @@ from torch import Tensor
 from secateur.errors import InputError
 from secateur.job import folders
 from secateur.journal import drop_partial_line
-from secateur.searching import Point
+from secateur.searching import Question
+from secateur.searching._space import asked
 from secateur.surgery.storing import read_tensors, write_tensors
 
 POINTS = "points"
 
 
-def name_of(point: Point) -> str:
-    """Of the files of a point."""
-    text = json.dumps([str(value) for value in point])
+def name_of(question: Question) -> str:
+    """Of the files of a point, or of a cheap evaluation of one."""
+    point, share = asked(question)
+    text = json.dumps([str(value) for value in point] + ([] if share == 1 else [{"share": share}]))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -49,7 +51,7 @@ class Standings:
         self._told = self._rows()
         return list(self._told)
 
-    def ask(self, point: Point) -> None:
+    def ask(self, point: Question) -> None:
         """A point will be evaluated; it may learn from what was told so far."""
         folders.write_json(self._file(point, ".json"), {"after": len(self._told)})
 
@@ -59,7 +61,7 @@ class Standings:
             file.write(json.dumps(row) + "\n")
         self._told.append(row)
 
-    def before(self, point: Point) -> list[dict[str, Any]]:
+    def before(self, point: Question) -> list[dict[str, Any]]:
         """The rows that a trial of the point may learn from. Errors: InputError where nobody asked
         for it."""
         after = int(folders.read_json(self._file(point, ".json"))["after"])
@@ -70,13 +72,15 @@ class Standings:
             )
         return rows[:after]
 
-    def write(self, point: Point, found: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    def write(
+        self, point: Question, found: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> None:
         """What was measured of a point; of two processes that do the last one stays."""
         if tensors:
             write_tensors(self._file(point, ".done.safetensors"), dict(tensors))
         folders.write_json(self._file(point, ".done.json"), found)
 
-    def read(self, point: Point) -> dict[str, Any] | None:
+    def read(self, point: Question) -> dict[str, Any] | None:
         """What was measured of a point; None where its evaluation failed."""
         path = self._file(point, ".done.json")
         return folders.read_json(path) if path.is_file() else None
@@ -86,7 +90,7 @@ class Standings:
         path = self._points / f"{name}.done.safetensors"
         return read_tensors(path) if path.is_file() else {}
 
-    def _file(self, point: Point, end: str) -> Path:
+    def _file(self, point: Question, end: str) -> Path:
         return self._points / f"{name_of(point)}{end}"
 
     def _rows(self) -> list[dict[str, Any]]:

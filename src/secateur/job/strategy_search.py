@@ -33,7 +33,7 @@ from secateur.job.studies import end_study, open_recipes
 from secateur.job.working import threads, work_on
 from secateur.journal import NAME as JOURNAL
 from secateur.protocols import Subject
-from secateur.searching import ALGORITHMS, Discrete, Point, Problem
+from secateur.searching import ALGORITHMS, Discrete, Point, Problem, Question
 from secateur.searching._evaluation import Engine, Evaluation
 from secateur.searching._ledger import Ledger
 from secateur.searching._running import Found, run_search
@@ -104,7 +104,7 @@ class _Asking:
         self._engine, self._tried = engine, tried
         self.answer = engine.answer
 
-    def begin(self, point: Point) -> None:
+    def begin(self, point: Question) -> None:
         """Note it, then let it wait."""
         self._tried.standings.ask(point)
         self._engine.begin(point)

@@ -9,26 +9,27 @@ resumed by asking anew and answering from the ledger.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from secateur.registry import Registry
 from secateur.searching._problem import WAIT, Problem, Wait
-from secateur.searching._space import Discrete, Parameter, Point, Real, Space
+from secateur.searching._space import Discrete, Parameter, Partly, Point, Question, Real, Space
 
 
 class Algorithm(Protocol):
     """One search.
 
     ask:  the next point to look at, not yet repaired; None where the search has ended, and
-          ``WAIT`` where answers to earlier points must come first.
+          ``WAIT`` where answers to earlier points must come first. ``Partly`` asks for a cheap
+          evaluation, of one of the problem's shares; told is then a ``Partly`` as well.
     tell: what a point was worth, as it was after its repair: a value for each objective, infinite
           where it could not be repaired or its evaluation failed. Answers come in the order in
           which points were asked for, maybe some asks later. Points may be told that were never
           asked for.
     """
 
-    def ask(self) -> Point | Wait | None: ...
-    def tell(self, point: Point, values: Sequence[float]) -> None: ...
+    def ask(self) -> Question | Wait | None: ...
+    def tell(self, point: Any, values: Sequence[float]) -> None: ...
 
 
 class Maker(Protocol):
@@ -47,8 +48,10 @@ __all__ = [
     "Discrete",
     "Maker",
     "Parameter",
+    "Partly",
     "Point",
     "Problem",
+    "Question",
     "Real",
     "Space",
     "Wait",

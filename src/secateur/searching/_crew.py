@@ -12,7 +12,7 @@ from pathlib import Path
 from secateur.searching._evaluation import Evaluate, Evaluation, evaluated, failed, too_long
 from secateur.searching._ledger import DEATHS, Ledger, Row
 from secateur.searching._serving import OWN, TEMPO, Tempo, claimed
-from secateur.searching._space import Point
+from secateur.searching._space import Question
 from secateur.searching._waiting import Waiting
 
 HERE, LOCAL = OWN[:2]
@@ -66,7 +66,7 @@ class Crew(Waiting):
         self._workers.clear()
         self._over(kind)
 
-    def answer(self, point: Point) -> Evaluation:
+    def answer(self, point: Question) -> Evaluation:
         """Look after the workers until it is done; evaluate what waits where there are none."""
         pause = self._tempo.looks[0]
         while True:

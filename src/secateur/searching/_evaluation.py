@@ -9,22 +9,32 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from secateur.errors import InputError
-from secateur.searching._space import Point
+from secateur.searching._space import Partly, Point, Question, asked
 
-Evaluate = Callable[[Point], float | Sequence[float]]
+# Where a problem has no shares no Partly is asked for, and plain points are all that comes.
+Evaluate = Callable[[Any], float | Sequence[float]]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a point was worth, in each objective; infinite where it failed: ``error`` says why."""
+    """What a point was worth, in each objective; infinite where it failed: ``error`` says why.
+
+    share: of a full evaluation that this one took.
+    """
 
     point: Point
     values: tuple[float, ...]
     seconds: float
     error: str = ""
+    share: float = 1.0
+
+    @property
+    def question(self) -> Question:
+        """What was asked."""
+        return self.point if self.share == 1 else Partly(self.point, self.share)
 
     @property
     def value(self) -> float:
@@ -35,12 +45,12 @@ class Evaluation:
 class Engine(Protocol):
     """Evaluates points.
 
-    begin:  a new point; it may be evaluated from now on.
+    begin:  a new point, or a cheap evaluation of one; it may be evaluated from now on.
     answer: what a point that was begun is worth; waits for it.
     """
 
-    def begin(self, point: Point) -> None: ...
-    def answer(self, point: Point) -> Evaluation: ...
+    def begin(self, point: Question) -> None: ...
+    def answer(self, point: Question) -> Evaluation: ...
 
 
 class Here:
@@ -49,10 +59,10 @@ class Here:
     def __init__(self, evaluate: Evaluate, objectives: int = 1, timeout: float = math.inf) -> None:
         self._evaluate, self._objectives, self._timeout = evaluate, objectives, timeout
 
-    def begin(self, point: Point) -> None:
+    def begin(self, point: Question) -> None:
         """Nothing yet."""
 
-    def answer(self, point: Point) -> Evaluation:
+    def answer(self, point: Question) -> Evaluation:
         """Evaluate it."""
         return evaluated(self._evaluate, point, self._objectives, self._timeout)
 
@@ -62,7 +72,7 @@ class _Late(Exception):
 
 
 def evaluated(
-    evaluate: Evaluate, point: Point, objectives: int = 1, timeout: float = math.inf
+    evaluate: Evaluate, question: Question, objectives: int = 1, timeout: float = math.inf
 ) -> Evaluation:
     """What a point is worth; never raises an Exception of the evaluation: that is a failed trial.
 
@@ -77,7 +87,7 @@ def evaluated(
     values: tuple[float, ...] = ()
     try:
         with _limited(timeout):
-            found = evaluate(point)
+            found = evaluate(question)
         values = tuple(map(float, found)) if isinstance(found, Sequence) else (float(found),)
         error = complaint(values, objectives)
     except _Late:
@@ -85,12 +95,15 @@ def evaluated(
     except Exception as failure:  # an evaluation may be a user's
         error = f"{type(failure).__name__}: {failure}"
     seconds = time.perf_counter() - begun
-    return Evaluation(point, (math.inf,) * objectives if error else values, seconds, error)
+    point, share = asked(question)
+    values = (math.inf,) * objectives if error else values
+    return Evaluation(point, values, seconds, error, share)
 
 
-def failed(point: Point, objectives: int, seconds: float, error: str) -> Evaluation:
+def failed(question: Question, objectives: int, seconds: float, error: str) -> Evaluation:
     """A trial that has no value."""
-    return Evaluation(point, (math.inf,) * objectives, seconds, error)
+    point, share = asked(question)
+    return Evaluation(point, (math.inf,) * objectives, seconds, error, share)
 
 
 def too_long(timeout: float) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from secateur.errors import InputError
 from secateur.searching._evaluation import Evaluation, failed
-from secateur.searching._space import Discrete, Parameter, Point, Space
+from secateur.searching._space import Discrete, Parameter, Partly, Question, Space, asked
 from secateur.searching._storage import alone, open_storage, saying
 
 DEATHS = 3  # workers that die on a trial before it is a failed one
@@ -22,11 +22,11 @@ ENDED, BEAT = "ended", "beat of "
 class Row:
     """One trial: waiting, running with a worker, or done, with what it was worth.
 
-    deaths: how many workers died on it.
+    point: or a cheap evaluation of one. deaths: how many workers died on it.
     """
 
     number: int
-    point: Point
+    point: Question
     state: Literal["waiting", "running", "done"]
     worker: str = ""
     deaths: int = 0
@@ -62,13 +62,15 @@ class Ledger:
             except optuna.exceptions.DuplicatedStudyError:
                 self._study = self._storage.get_study_id_from_name(name)
 
-    def add(self, point: Point) -> int:
+    def add(self, question: Question) -> int:
         """A trial that waits; its number."""
+        point, share = asked(question)
         pairs = zip(self.space.names, point, strict=True)
         trial = self._library.trial.create_trial(
             state=self._states.WAITING,
             params={name: self._written[name].value(value) for name, value in pairs},
             distributions={name: one.distribution for name, one in self._written.items()},
+            user_attrs={} if share == 1 else {"share": share},
         )
         with self._saying():
             identity = self._storage.create_new_trial(self._study, trial)
@@ -82,7 +84,7 @@ class Ledger:
             trials = self._storage.get_all_trials(self._study, deepcopy=False)
         return [self._done.get(trial.number) or self._read(trial) for trial in trials]
 
-    def known(self) -> dict[Point, Evaluation]:
+    def known(self) -> dict[Question, Evaluation]:
         """What is done."""
         rows = (row for row in self.rows() if row.evaluation is not None)
         return {row.point: row.evaluation for row in rows if row.evaluation is not None}
@@ -169,15 +171,18 @@ class Ledger:
                 "folder or storage"
             ) from error
         worker, deaths = str(told.get("worker", "")), int(told.get("deaths", 0))
+        share = float(told.get("share", 1.0))
+        question: Question = point if share == 1 else Partly(point, share)
         if not trial.state.is_finished():
             state = "running" if trial.state == self._states.RUNNING else "waiting"
-            return Row(trial.number, point, state, worker, deaths)
+            return Row(trial.number, question, state, worker, deaths)
         seconds, error = float(told.get("seconds", 0.0)), str(told.get("error", ""))
         if trial.state == self._states.COMPLETE:
-            evaluation = Evaluation(point, tuple(map(float, trial.values)), seconds)
+            values = tuple(map(float, trial.values))
+            evaluation = Evaluation(point, values, seconds, share=share)
         else:
-            evaluation = failed(point, self.objectives, seconds, error or "it was given up")
-        self._done[trial.number] = Row(trial.number, point, "done", worker, deaths, evaluation)
+            evaluation = failed(question, self.objectives, seconds, error or "it was given up")
+        self._done[trial.number] = Row(trial.number, question, "done", worker, deaths, evaluation)
         return self._done[trial.number]
 
 

@@ -35,6 +35,8 @@ class Problem:
     objectives: how many values a point has, all to be small.
     cost:   what any point takes, in shares of the tightest limit: at most 1 where all hold. None
             where that is not known.
+    shares: of the cost of a full evaluation that cheaper ones take, rising below 1; what those say
+            may be biased. None are there by default.
     """
 
     space: Space
@@ -44,6 +46,7 @@ class Problem:
     solve: Callable[[Mapping[str, float]], Point | None] | None = None
     objectives: int = 1
     cost: Callable[[Point], float] | None = None
+    shares: Sequence[float] = ()
 
     def refuse_several(self, name: str) -> None:
         """For algorithms that know one objective. Errors: InputError where there are more."""

@@ -14,7 +14,7 @@ from secateur.errors import InputError, SecateurError
 from secateur.searching._evaluation import Evaluate, Evaluation, evaluated, failed, too_long
 from secateur.searching._ledger import Ledger, Row
 from secateur.searching._serving import OWN, TEMPO, Tempo, claimed
-from secateur.searching._space import Point
+from secateur.searching._space import Question, asked
 from secateur.searching._waiting import Waiting
 
 RAY = OWN[2]
@@ -36,7 +36,7 @@ class _Remote:
             return str(error)
         return ""
 
-    def evaluate(self, point: Point, objectives: int) -> tuple[tuple[float, ...], float, str]:
+    def evaluate(self, point: Question, objectives: int) -> tuple[tuple[float, ...], float, str]:
         """Values, seconds, error."""
         assert self._evaluate is not None
         found = evaluated(self._evaluate, point, objectives)
@@ -128,7 +128,7 @@ class RayCrew(Waiting, AbstractContextManager["RayCrew"]):
         self._leave()
         self._over(kind)
 
-    def answer(self, point: Point) -> Evaluation:
+    def answer(self, point: Question) -> Evaluation:
         """Give waiting trials to actors, and write what comes back, until it is done."""
         pause = self._tempo.looks[0]
         while True:
@@ -179,7 +179,8 @@ class RayCrew(Waiting, AbstractContextManager["RayCrew"]):
             self._ledger.give_back(seat.row, f"with {type(lost).__name__}")
             self._seats[number] = self._seat()
             return
-        found = Evaluation(seat.row.point, tuple(values), seconds, error)
+        point, share = asked(seat.row.point)
+        found = Evaluation(point, tuple(values), seconds, error, share)
         self._ledger.finish(seat.row, found, seat.name)
         seat.row = None
 

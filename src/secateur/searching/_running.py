@@ -6,27 +6,36 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from secateur.errors import InputError
 from secateur.searching import Algorithm, Wait
 from secateur.searching._evaluation import Engine, Evaluate, Evaluation, Here
 from secateur.searching._front import nondominated
 from secateur.searching._problem import Problem
-from secateur.searching._space import Point
+from secateur.searching._space import Partly, Question, asked
 
+ROUNDING = 1e-9  # of sums of shares
 ASKED = 30  # times the trials: questions whose answers are known already come to an end
 
 
 @dataclass(frozen=True)
 class Found:
-    """All evaluations in their order, and the best of them in the first objective.
+    """All full evaluations in their order, and the best of them in the first objective.
 
-    asked: how many points were asked for: others were known, or could not be repaired.
+    asked: how many points were asked for: others were known, or could not be repaired. cheap:
+    evaluations that took a share of a full one.
     """
 
     trials: tuple[Evaluation, ...]
     best: Evaluation
     asked: int
+    cheap: tuple[Evaluation, ...] = ()
+
+    @property
+    def cost(self) -> float:
+        """Of all evaluations, in full ones."""
+        return len(self.trials) + sum(trial.share for trial in self.cheap)
 
     @property
     def front(self) -> tuple[Evaluation, ...]:
@@ -43,7 +52,7 @@ def run_search(
     *,
     trials: int,
     seconds: float = math.inf,
-    known: Mapping[Point, Evaluation] | None = None,
+    known: Mapping[Any, Evaluation] | None = None,
     tell: Callable[[int, Evaluation], None] = lambda number, trial: None,
     parallel: int = 1,
 ) -> Found:
@@ -51,10 +60,11 @@ def run_search(
 
     evaluate: a point that keeps the constraints -> its value, or one for each objective; what it
     raises of Exception is a failed trial, and so is a value that is not a number. Or an engine
-    that evaluates points elsewhere. trials: evaluations at most, those of ``known`` counted; a
-    point that comes again is not evaluated again and does not count. seconds: no evaluation begins
-    that would likely bring their sum, divided by ``parallel``, above this. known: evaluations of
-    an earlier run of the same search, which are believed.
+    that evaluates points elsewhere. trials: evaluations at most, those of ``known`` counted, a
+    cheap one by its share; a point that comes again is not evaluated again and does not count.
+    seconds: no evaluation begins that would likely bring their sum, divided by ``parallel``, above
+    this. known: evaluations of an earlier run of the same search, by what was asked, which are
+    believed.
     parallel: W points are under way at a time. Question n is asked when the answers to the
     questions 0 ... n - W were told, in their order, and no others (but for an algorithm that waits
     for more). So the trials depend on W alone, and not on who evaluates them, or how fast.
@@ -66,22 +76,22 @@ def run_search(
     engine = Here(evaluate, problem.objectives) if callable(evaluate) else evaluate
     known = known or {}
     lost = (math.inf,) * problem.objectives
-    begun: set[Point] = set()
-    done: dict[Point, Evaluation] = {}
-    unanswered: deque[tuple[Point, Point | None]] = deque()
-    asked = 0
+    begun: set[Question] = set()
+    done: dict[Question, Evaluation] = {}
+    unanswered: deque[tuple[Question, Question | None]] = deque()
+    count, cost = 0, 0.0
 
     def answer() -> None:
-        point, repaired = unanswered.popleft()
+        question, repaired = unanswered.popleft()
         if repaired is None:
-            algorithm.tell(point, lost)
+            algorithm.tell(question, lost)
             return
         if repaired not in done:
             done[repaired] = known[repaired] if repaired in known else engine.answer(repaired)
             tell(len(done), done[repaired])
         algorithm.tell(repaired, done[repaired].values)
 
-    while len(begun) < trials and asked < ASKED * trials:
+    while cost < trials and count < ASKED * trials:
         while len(unanswered) >= parallel:
             answer()
         point = algorithm.ask()
@@ -91,21 +101,30 @@ def run_search(
             point = algorithm.ask()
         if point is None:
             break
-        asked += 1
-        repaired = problem.repair(problem.space.settled(point))
+        count += 1
+        question = point
+        point, share = asked(question)
+        whole = problem.repair(problem.space.settled(point))
+        repaired = whole if whole is None or share == 1 else Partly(whole, share)
         if repaired is not None and repaired not in begun:
+            if cost + share > trials + ROUNDING:
+                break
             if repaired not in known:
                 spent = [trial.seconds for trial in done.values()]
                 if spent and sum(spent) / parallel + max(spent) > seconds:
                     break
                 engine.begin(repaired)
             begun.add(repaired)
-        unanswered.append((point, repaired))
+            cost += share
+        unanswered.append((question, repaired))
     while unanswered:
         answer()
     if not done:
         raise InputError("no point of the search space keeps the constraints")
-    best = min(done.values(), key=lambda trial: trial.value)
+    full = tuple(trial for trial in done.values() if trial.share == 1)
+    if not full:
+        raise InputError(f"{trials} trials were too few for a full evaluation; give more")
+    best = min(full, key=lambda trial: trial.value)
     if not math.isfinite(best.value):
-        raise InputError(f"all {len(done)} trials failed; the last: {best.error}")
-    return Found(tuple(done.values()), best, asked)
+        raise InputError(f"all {len(full)} trials failed; the last: {best.error}")
+    return Found(full, best, count, tuple(trial for trial in done.values() if trial.share < 1))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
-from secateur.searching import WAIT, Point, Wait
+from secateur.searching import WAIT, Point, Question, Wait
+from secateur.searching._space import asked
 
 Answer = tuple[Point, float]  # the point as it was repaired, and its value
-Story = Generator[list[Point], list[Answer], None]
+Story = Generator[Sequence[Question], list[Answer], None]
 
 
 class Sequential:
@@ -15,12 +16,12 @@ class Sequential:
 
     def __init__(self, story: Story) -> None:
         self._story = story
-        self._waiting: list[Point] = []
+        self._waiting: list[Question] = []
         self._open = 0  # points that were asked for and not told
         self._answers: list[Answer] = []
         self._begun = self._ended = False
 
-    def ask(self) -> Point | Wait | None:
+    def ask(self) -> Question | Wait | None:
         """The next point of what was yielded; None where the story has ended."""
         while not self._waiting and not self._ended:
             if self._open:
@@ -37,8 +38,8 @@ class Sequential:
         self._open += 1
         return self._waiting.pop(0)
 
-    def tell(self, point: Point, values: Sequence[float]) -> None:
+    def tell(self, question: Question, values: Sequence[float]) -> None:
         """Of what was asked for, in that order."""
         if self._open:
             self._open -= 1
-            self._answers.append((point, values[0]))
+            self._answers.append((asked(question)[0], values[0]))

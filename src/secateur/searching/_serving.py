@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from secateur.searching._evaluation import Evaluate, evaluated, failed, too_long
 from secateur.searching._ledger import Ledger, Row
-from secateur.searching._space import Point
+from secateur.searching._space import Question
 
 OWN = ("here-", "local-", "ray-")  # how names of workers begin that die with a search
 HUNG = 75  # exit status of a worker that ended itself and its trial
@@ -77,7 +77,7 @@ def serve(
     return count
 
 
-def taken_over(ledger: Ledger) -> dict[Point, int]:
+def taken_over(ledger: Ledger) -> dict[Question, int]:
     """The numbers of all points of a ledger, for the process that searches from now on: what an
     earlier one and its own workers had under way waits again."""
     numbers = {}

@@ -15,6 +15,23 @@ Point = tuple[Any, ...]  # a value for every parameter, in their order
 
 
 @dataclass(frozen=True)
+class Partly:
+    """A point of which a cheap evaluation is asked for. share: of the cost of a full one, below
+    1."""
+
+    point: Point
+    share: float
+
+
+Question = Point | Partly
+
+
+def asked(question: Question) -> tuple[Point, float]:
+    """The point of a question, and the share of a full evaluation that it takes."""
+    return (question.point, question.share) if isinstance(question, Partly) else (question, 1.0)
+
+
+@dataclass(frozen=True)
 class Discrete:
     """One of some values.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from secateur.searching._ledger import Ledger, Row
 from secateur.searching._serving import taken_over
-from secateur.searching._space import Point
+from secateur.searching._space import Question
 
 
 class Waiting:
@@ -14,12 +14,12 @@ class Waiting:
         self._ledger = ledger
         self._numbers = taken_over(ledger)
 
-    def begin(self, point: Point) -> None:
+    def begin(self, point: Question) -> None:
         """Let it wait."""
         if point not in self._numbers:
             self._numbers[point] = self._ledger.add(point)
 
-    def _row(self, point: Point, rows: list[Row] | None = None) -> Row:
+    def _row(self, point: Question, rows: list[Row] | None = None) -> Row:
         """A point that was begun, as it is now."""
         return (self._ledger.rows() if rows is None else rows)[self._numbers[point]]
 
