@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,10 @@ from secateur.config import SearchSection
 from secateur.errors import BudgetError
 from secateur.job.crews import crew_of
 from secateur.job.rungs import Rungs, rungs_of, space_of
+from secateur.job.standings import Asking, name_of
 from secateur.job.studies import end_study, open_study
 from secateur.job.trying import Trying
+from secateur.job.width_trials import WidthsTried, row_of, standings_of
 from secateur.job.width_worker import evaluation_of
 from secateur.job.work import Work
 from secateur.planning import StructureLike
@@ -160,31 +163,37 @@ def searched(
         if point is not None:
             names.setdefault(point, name)
     problem = Problem(
-        widths.space(), widths.repair, tuple(names), widths.losses(), widths.solve, cost=widths.cost
-    )
+        widths.space(), widths.repair, tuple(names), widths.losses(), widths.solve,
+        cost=widths.cost, shares=trying.shares,
+    )  # fmt: skip
     maker = ALGORITHMS.get(section.algorithm)(problem, trying.seed, section.trials)
     trials: list[Trial] = []
     told = _Told(work, f"trials {step}")
-
-    def evaluate(point: Point) -> float:
-        return float(trying(widths.removal(point)).mean())
+    standings = standings_of(work.folder, f"prune-{step}")
+    standings.open()
+    tried = WidthsTried(trying, widths.removal, standings)
 
     def tell(number: int, found: Evaluation) -> None:
         name = names.get(found.point, section.algorithm)
-        told(number, found, name)
-        if not found.error:
+        written = None if found.error else standings.read(found.question)
+        row = row_of(name_of(found.question), found.value, found.share, written)
+        told(number, found, name, row)
+        if row["name"] not in standings.names():
+            standings.tell(row)
+        if not found.error and found.share == 1:
             loss = torch.tensor([found.value], dtype=torch.float64)
             trials.append(Trial(name, widths.removal(found.point), loss, found.seconds))
 
     ledger = open_study(work, step, widths.all_rungs(), trying)
     say = work.listener.say
-    with crew_of(section, work.folder, ledger, evaluate, evaluation_of, say) as engine:
+    with crew_of(section, work.folder, ledger, tried, evaluation_of, say) as engine:
         found = run_search(
-            problem, maker, engine,
+            problem, maker, Asking(engine, standings),
             trials=section.trials, seconds=60 * section.minutes, known=ledger.known(), tell=tell,
             parallel=section.window,
         )  # fmt: skip
     end_study(work.folder)
+    told.end()
     best = widths.removal(found.best.point)
     return Refinement(tuple(trials), next(trial for trial in trials if trial.remove == best))
 
@@ -197,15 +206,27 @@ class _Told:
     stage: str
     best: float = math.inf
     seconds: float = 0.0
+    read: int = 0
+    offered: int = 0
 
-    def __call__(self, number: int, found: Evaluation, name: str) -> None:
+    def __call__(self, number: int, found: Evaluation, name: str, row: dict[str, Any]) -> None:
         self.seconds += found.seconds
-        self.best = min(self.best, found.value)
+        self.read, self.offered = self.read + row["read"], self.offered + row["offered"]
+        if found.share == 1:
+            self.best = min(self.best, found.value)
         what = f"failed, {found.error}" if found.error else f"loss {found.value:.4g}"
+        what += f", {row['left']}" if row["left"] else ""
+        what += f" on {found.share:.0%} of the samples" if found.share < 1 else ""
         self.work.listener.tick(
             self.stage, number,
             f"{what} ({name}), best {self.best:.4g}, {self.seconds:.3g} s of trials",
         )  # fmt: skip
+
+    def end(self) -> None:
+        """What was not needed."""
+        if self.read < self.offered:
+            share = 1 - self.read / self.offered
+            self.work.listener.say(f"{share:.0%} of the held-out answers were not needed")
 
 
 def _uniform(table: Table, costs: StructureLike) -> Units | None:

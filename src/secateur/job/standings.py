@@ -23,6 +23,7 @@ from secateur.errors import InputError
 from secateur.job import folders
 from secateur.journal import drop_partial_line
 from secateur.searching import Question
+from secateur.searching._evaluation import Engine
 from secateur.searching._space import asked
 from secateur.surgery.storing import read_tensors, write_tensors
 
@@ -34,6 +35,19 @@ def name_of(question: Question) -> str:
     point, share = asked(question)
     text = json.dumps([str(value) for value in point] + ([] if share == 1 else [{"share": share}]))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class Asking:
+    """An engine whose questions are noted, with what was told before."""
+
+    def __init__(self, engine: Engine, standings: Standings) -> None:
+        self._engine, self._standings = engine, standings
+        self.answer = engine.answer
+
+    def begin(self, point: Question) -> None:
+        """Note it, then let it wait."""
+        self._standings.ask(point)
+        self._engine.begin(point)
 
 
 class Standings:
@@ -89,6 +103,10 @@ class Standings:
         """Losses of single samples of the point with a name; empty where there are none."""
         path = self._points / f"{name}.done.safetensors"
         return read_tensors(path) if path.is_file() else {}
+
+    def names(self) -> set[str]:
+        """Of the trials that were told."""
+        return {row["name"] for row in self._told}
 
     def _file(self, point: Question, end: str) -> Path:
         return self._points / f"{name_of(point)}{end}"

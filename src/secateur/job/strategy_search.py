@@ -16,7 +16,7 @@ from secateur.errors import BudgetError, InputError
 from secateur.job import folders
 from secateur.job.crews import crew_of
 from secateur.job.listening import Listener, plain
-from secateur.job.standings import name_of
+from secateur.job.standings import Asking, name_of
 from secateur.job.strategy_goals import Goals
 from secateur.job.strategy_ladder import Outcome
 from secateur.job.strategy_space import Strategies, strategies
@@ -33,8 +33,8 @@ from secateur.job.studies import end_study, open_recipes
 from secateur.job.working import threads, work_on
 from secateur.journal import NAME as JOURNAL
 from secateur.protocols import Subject
-from secateur.searching import ALGORITHMS, Discrete, Point, Problem, Question
-from secateur.searching._evaluation import Engine, Evaluation
+from secateur.searching import ALGORITHMS, Discrete, Point, Problem
+from secateur.searching._evaluation import Evaluation
 from secateur.searching._ledger import Ledger
 from secateur.searching._running import Found, run_search
 
@@ -72,8 +72,9 @@ def search_strategies(
         with made as engine:
             result = run_search(
                 problem, ALGORITHMS.get(name)(problem, recipe.seed, section.trials),
-                _Asking(engine, tried), trials=section.trials, seconds=60 * section.minutes,
-                known=told.known, tell=told.tell, parallel=section.window,
+                Asking(engine, tried.standings),
+                trials=section.trials, seconds=60 * section.minutes, known=told.known,
+                tell=told.tell, parallel=section.window,
             )  # fmt: skip
         end_study(folder)
         best = told.best(result)
@@ -97,19 +98,6 @@ def check_search(recipe: Recipe) -> None:
         strategies(recipe, goals_of(recipe).budgets)
 
 
-class _Asking:
-    """An engine whose questions are noted, with what was told before."""
-
-    def __init__(self, engine: Engine, tried: RecipesTried) -> None:
-        self._engine, self._tried = engine, tried
-        self.answer = engine.answer
-
-    def begin(self, point: Question) -> None:
-        """Note it, then let it wait."""
-        self._tried.standings.ask(point)
-        self._engine.begin(point)
-
-
 class _Told:
     """What the algorithm is told of a search, and what was measured of it."""
 
@@ -118,7 +106,7 @@ class _Told:
         self.found, self.trials = tried.trials.strategies, tried.trials
         self.known = ledger.known()
         self.outcomes: dict[Point, Outcome] = {}
-        self._written = {row["name"] for row in tried.standings.open()}
+        tried.standings.open()
 
     def tell(self, number: int, evaluation: Evaluation) -> None:
         """Write it down, and say so."""
@@ -127,7 +115,7 @@ class _Told:
         outcome = None if evaluation.error else self._tried.outcome(point)
         if outcome is not None:
             self.outcomes[point] = outcome
-        if name not in self._written:
+        if name not in self._tried.standings.names():
             row = {
                 "name": name,
                 "overrides": self.found.overrides(point),

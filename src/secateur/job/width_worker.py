@@ -15,8 +15,9 @@ from secateur.job.rungs import Rungs, read, removal_of
 from secateur.job.studies import digest, read_state
 from secateur.job.subjects import load_subject
 from secateur.job.trying import Trying
+from secateur.job.width_trials import WidthsTried, standings_of
 from secateur.repair.streaming import fitting
-from secateur.searching import Point
+from secateur.searching import Question
 from secateur.searching._evaluation import Evaluate
 from secateur.structure.structure import trace
 from secateur.surgery.storing import read_tensors
@@ -32,9 +33,13 @@ def evaluation(folder: Path, state: dict[str, Any]) -> tuple[Evaluate, tuple[Run
         rungs = read(told["rungs"])
         trying = _trying(folder, state, told)
 
-    def evaluate(point: Point) -> float:
+    tried = WidthsTried(
+        trying, lambda point: removal_of(rungs, point), standings_of(folder, state["study"])
+    )
+
+    def evaluate(question: Question) -> float:
         with busy(folder):
-            return float(trying(removal_of(rungs, point)).mean())
+            return tried(question)
 
     return evaluate, rungs
 

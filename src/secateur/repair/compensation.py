@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from secateur.errors import InputError
 from secateur.repair.moments import DAMPINGS, Moments, best, joined, moments, ridge
+from secateur.repair.prefixes import Prefixes, now
 from secateur.repair.readers import (
     Reader,
     drawn,
@@ -86,6 +87,7 @@ def compensate(
     held: Sequence[ExampleInputs] = (),
     cut: Cut | None = None,
     foreign: bool = False,
+    prefixes: Prefixes | None = None,
 ) -> Compensation:
     """Tensors for the dense model with which the pruned one answers best.
 
@@ -93,7 +95,8 @@ def compensate(
     ``fitting``. held: inputs that are answered, and from which nothing is learnt.
     cut: what single weights of each layer become, once its inputs are known. foreign: whether the
     inputs are others than the network was trained for: statistics of batch norms are then changed
-    by what the removal changes, and not computed anew.
+    by what the removal changes, and not computed anew. prefixes: what earlier calls with the same
+    model, batches, seed and ``foreign`` have solved alike; without ``cut``.
     What left is zero in the tensors of the layers that were solved; all others, and all biases
     and statistics, are whole.
     Errors: InputError without batches, and for batches of another size than the model was captured
@@ -116,8 +119,11 @@ def compensate(
         structure, structure.kept(remove), structure.dropped(remove), dense, pruned, seed,
         len(batches), cut, foreign,
     )  # fmt: skip
+    if cut is not None or shared_readers(structure):  # what later nodes say comes first
+        prefixes = None
     solver.solve_shared(lambda: Side(structure, {}, own, batches))
-    wanted, answers = walk(structure, [dense, pruned], solver.before)
+    begin, reached = solver.go_on(remove, prefixes)
+    wanted, answers = walk(structure, [dense, pruned], solver.before, begin=begin, reached=reached)
     return Compensation(
         solver.changed, tuple(solver.solved), tuple(map(tuple, answers)), tuple(map(tuple, wanted))
     )
@@ -166,6 +172,39 @@ class _Solver:
         for some in uses:
             x, t = (_by_place(parts) for parts in zip(*seen.pop(some[0].weight), strict=True))
             self._fit(some[0], x, t)
+
+    def go_on(
+        self, remove: Removal, prefixes: Prefixes | None
+    ) -> tuple[int, Callable[[int], None]]:
+        """Take what an earlier walk has solved alike. Returns the place from which to walk, and
+        what keeps the states of this one for others."""
+        if prefixes is None:
+            return 0, lambda place: None
+        keys = prefixes.keys(remove, self.drop)
+        places = [
+            place
+            for place, node in enumerate(self.structure.captured.module.graph.nodes)
+            if node in self.readers or node in self.recurrences
+        ]
+        numbers = {place: number for number, place in enumerate(places)}
+        sides = [self.dense, self.pruned]
+        begin, state = 0, prefixes.last(keys, places)
+        if state is not None:
+            begin = state.place
+            for side, results in zip(sides, state.sides, strict=True):
+                side.go_on(begin, results)
+            for name, tensor in state.tensors.items():
+                self.changed[name] = tensor
+                self.pruned.write(name, tensor)
+            self.solved += state.solved
+            self.generator.set_state(state.generator)
+
+        def reached(place: int) -> None:
+            if place in numbers and place != begin:
+                found = now(place, sides, self.changed, self.solved, self.generator)
+                prefixes.keep(keys, numbers[place], found)
+
+        return begin, reached
 
     def before(self, node: fx.Node) -> None:
         """What is done before the pruned network runs a node."""

@@ -110,13 +110,22 @@ class Side:
         tensors: dict[str, Tensor],
         batches: Sequence[ExampleInputs],
     ) -> None:
-        first = ZeroedReference(structure, remove, tensors, wide=False)
-        self.tensors, self._aliases = first.zeroed, structure.aliases
+        self._reference = ZeroedReference(structure, remove, tensors, wide=False)
+        self.tensors, self._aliases = self._reference.zeroed, structure.aliases
+        self._begin(batches)
+
+    def _begin(self, batches: Sequence[ExampleInputs]) -> None:
         self._runs = []
         for batch in batches:
-            run: Any = copy.copy(first)
+            run: Any = copy.copy(self._reference)
             run.env, run.args_iter = {}, iter(pytree.tree_leaves(as_arguments(batch)))
             self._runs.append(run)
+
+    def on(self, batches: Sequence[ExampleInputs]) -> Side:
+        """The same network, at the beginning of its way with other inputs."""
+        side = copy.copy(self)
+        side._begin(batches)
+        return side
 
     def write(self, name: str, value: Tensor) -> None:
         """Put a tensor in place of the one of this canonical name, under all of its names."""
@@ -139,6 +148,21 @@ class Side:
             for spent in run.user_to_last_uses.get(node, []):
                 run.env.pop(spent, None)
 
+    def results(self) -> list[dict[fx.Node, Any]]:
+        """For each batch, results that later nodes need, without what was only fetched."""
+        return [
+            {node: value for node, value in run.env.items() if node.op != "get_attr"}
+            for run in self._runs
+        ]
+
+    def go_on(self, place: int, results: Sequence[dict[fx.Node, Any]]) -> None:
+        """From before the node at a place of the graph, with the results of an earlier walk."""
+        for node in list(self._runs[0].module.graph.nodes)[:place]:
+            if node.op == "get_attr":
+                self.step(node)
+        for run, values in zip(self._runs, results, strict=True):
+            run.env |= values
+
     def values(self, node: fx.Node) -> list[Any]:
         """Results of a node that ran, one for each batch."""
         return [run.env[node] for run in self._runs]
@@ -155,19 +179,24 @@ def walk(
     sides: Sequence[Side],
     before: Callable[[fx.Node], None] = lambda node: None,
     after: Callable[[fx.Node], None] = lambda node: None,
+    begin: int = 0,
+    reached: Callable[[int], None] = lambda place: None,
 ) -> list[list[list[Tensor]]]:
     """Run all sides in step; before: called with each node before the last of them runs it, after:
-    when it did.
+    when it did. begin: the place of the first node that is run. reached: called with the place of
+    each node before any of them runs it.
 
     Returns what each side answers: the flat tensor outputs of every batch.
     """
     with torch.no_grad():
-        for node in structure.captured.module.graph.nodes:
+        every = list(structure.captured.module.graph.nodes)
+        for place, node in enumerate(every[begin:], begin):
             if node.op == "output":
                 nodes = flat_outputs(structure.captured.module.graph)
                 return [side.answers(nodes) for side in sides]
-            for place, side in enumerate(sides):
-                if place == len(sides) - 1:
+            reached(place)
+            for side in sides:
+                if side is sides[-1]:
                     before(node)
                 side.step(node)
             after(node)

@@ -88,7 +88,8 @@ def run_search(
             return
         if repaired not in done:
             done[repaired] = known[repaired] if repaired in known else engine.answer(repaired)
-            tell(len(done), done[repaired])
+            units = sum(trial.share for trial in done.values())
+            tell(max(1, int(units + ROUNDING)), done[repaired])
         algorithm.tell(repaired, done[repaired].values)
 
     while cost < trials and count < ASKED * trials:
