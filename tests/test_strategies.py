@@ -6,6 +6,8 @@ import json
 import math
 import random
 import re
+import shutil
+from collections import Counter
 
 import pytest
 import torch
@@ -16,6 +18,8 @@ import secateur as sc
 from command_cases import NET, secateur, write_recipe
 from secateur.config import TrainingSection, read_recipe
 from secateur.errors import InputError
+from secateur.job import steps
+from secateur.job.strategy_cuts import KEPT, Cuts
 from secateur.job.strategy_goals import read_goals
 from secateur.job.strategy_ladder import Ladder, Outcome, rungs
 from secateur.job.strategy_space import strategies
@@ -267,6 +271,61 @@ def test_a_candidate_that_is_behind_leaves_on_a_part_of_the_samples(net, tmp_pat
             assert whole < measured[json.dumps(found.best)] and abs(whole - estimate) < 0.12
         else:
             assert whole == pytest.approx(estimate)
+
+
+def test_recipes_that_differ_in_their_training_alone_are_pruned_once(net, tmp_path, monkeypatch):
+    """And come to the same as those that share nothing."""
+    counted: list[str] = []
+    prune = steps.prune
+
+    def counting(work, step):
+        counted.append(work.recipe.pruning.criterion)
+        return prune(work, step)
+
+    monkeypatch.setattr(steps, "prune", counting)
+    space = {"finetune.learning_rate": [0.01, 0.1], "pruning.criterion": ["l1", "random"]}
+
+    def searched(name):
+        return sc.search(
+            net, space, "accuracy", train=samples(40, 0), val=samples(40, 1), epochs=1, budget=4,
+            algorithm="grid", target={"flops": 0.5}, recipe={"latency": None},
+            folder=tmp_path / name,
+        )  # fmt: skip
+
+    shared = searched("shared")
+    assert Counter(counted[:-1]) == {"l1": 1, "random": 1}  # the last one is the final run's
+    assert not list((tmp_path / "shared" / "search").glob("*cut-*"))
+    counted.clear()
+    monkeypatch.setattr(Cuts, "take", lambda self, recipe, place: False)
+    alone = searched("alone")
+    assert Counter(counted[:-1]) == {"l1": 2, "random": 2}
+    told = [
+        [(t["overrides"], t["measures"], t["whole"], t["left"]) for t in found.trials]
+        for found in (shared, alone)
+    ]
+    assert told[0] == told[1] and len(told[0]) == 4
+
+
+def test_cuts_make_room_and_come_whole(tmp_path):
+    cuts, recipes = Cuts(tmp_path), [recipe_of(seed=seed) for seed in range(KEPT + 2)]
+    made = tmp_path / "made"
+    (made / "steps").mkdir(parents=True)
+    for number, recipe in enumerate(recipes):
+        (made / "steps" / "model").write_text(str(number))
+        cuts.keep(recipe, made)
+        assert cuts.take(recipes[0], tmp_path / "first")  # so that others make room
+        shutil.rmtree(tmp_path / "first")
+    assert len(list(tmp_path.glob("cut-*"))) == KEPT
+    place = tmp_path / "place"
+    place.mkdir()
+    assert not cuts.take(recipes[1], place) and list(place.iterdir()) == []
+    assert cuts.take(recipes[-1], place)
+    assert (place / "steps" / "model").read_text() == str(KEPT + 1)
+    other = recipes[-1].model_copy(update={"finetune": TrainingSection(epochs=3), "output": "x"})
+    shutil.rmtree(place)
+    assert cuts.take(other, place)
+    cuts.clear()
+    assert not list(tmp_path.glob("*cut-*"))
 
 
 class Watching:

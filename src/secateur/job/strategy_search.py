@@ -77,6 +77,7 @@ def search_strategies(
                 tell=told.tell, parallel=section.window,
             )  # fmt: skip
         end_study(folder)
+        trials.cuts.clear()
         best = told.best(result)
         listener.end(FOLDER, f"best of {len(result.trials)}: {_said(goals, told, best)}")
         if (read := told.read()) is not None:

@@ -41,6 +41,12 @@ class Strategies:
     budgets: Mapping[str, Quantity]
     sets: Mapping[str, Mapping[Any, Mapping[str, Any]]] = field(default_factory=dict)
 
+    @property
+    def varied(self) -> set[str]:
+        """Keys in which recipes differ."""
+        sets = (way for ways in self.sets.values() for way in ways.values())
+        return {*self.space.names, *(key for way in sets for key in way)}
+
     def overrides(self, point: Point) -> dict[str, Any]:
         """Keys by their dotted names, without those that say nothing at this point."""
         values = dict(zip(self.space.names, point, strict=True))

@@ -23,6 +23,7 @@ from secateur.job.quiet import Turns
 from secateur.job.racing import Race
 from secateur.job.stages import cut, cut_chosen, pruned, stage, trained
 from secateur.job.standings import name_of
+from secateur.job.strategy_cuts import Cuts
 from secateur.job.strategy_goals import DROP, Goals
 from secateur.job.strategy_judging import Judgement, judge, raced_metric
 from secateur.job.strategy_ladder import RACED, Ladder, Outcome, rungs
@@ -82,7 +83,8 @@ class Trials:
     ) -> None:
         self.strategies, self.goals, self.share = strategies, goals, share
         self.folder, self.turns, self.listener = folder, turns, listener
-        self._subject = subject
+        self._subject, self.cuts = subject, Cuts(folder)
+        self._shares_cuts = any(key.startswith("finetune") for key in strategies.varied)
         self._bases: dict[str, Work] = {}
         self.base = self.base_of(strategies.plain())
         self.raced = raced_metric(self.base, goals) if self._same_samples() else None
@@ -112,12 +114,15 @@ class Trials:
         idle = not recipe.target.budgets() and recipe.pruning.scope not in UNBUDGETED
         if idle and recipe.sparsity is None and recipe.finetune is None:
             return Outcome(self._measured(base, base.dense, {})[0], (), True), {}
+        known = self._shares_cuts and self.cuts.take(recipe, place)
         work = Work(
             recipe, base.subject, place, Journal(place), Silent(), base.dense, base.structure,
             latency=base.latency, turns=self.turns,
         )  # fmt: skip
         pruned(work)
         cut(work)
+        if self._shares_cuts and not known:
+            self.cuts.keep(recipe, place)
         plan = work.plan()
         assert plan is not None
         costs = self._costs(work, work.model(), plan.remove)
@@ -181,11 +186,9 @@ class Trials:
 
     def _same_samples(self) -> bool:
         """Whether all recipes of the space are measured on the same validation samples."""
-        space = self.strategies
-        keys = {*space.space.names, *(key for ways in space.sets.values() for way in ways.values()
-                                      for key in way)}  # fmt: skip
         return not any(
-            key == "seed" or (key.startswith("data.") and key not in ALIKE) for key in keys
+            key == "seed" or (key.startswith("data.") and key not in ALIKE)
+            for key in self.strategies.varied
         )
 
     def values(self, measures: Mapping[str, float]) -> tuple[float, ...]:
