@@ -22,14 +22,11 @@ def read(recipe: str) -> dict[str, Any]:
 
 def start(document: dict[str, Any], source: str, as_json: bool) -> None:
     """Check and run it, talking on the way. Errors: InputError before any work."""
-    from secateur.config import UNBUDGETED, read_recipe
-    from secateur.job.checking import check_recipe
+    from secateur.config import read_recipe
+    from secateur.job.checking import aims, check_recipe
 
     checked = read_recipe(document, source)
-    searched = checked.search is not None and bool(checked.search.space)
-    aims = checked.target.model_dump(exclude_none=True) or checked.sparsity or searched
-    aims = aims or checked.thins
-    if not aims and checked.pruning.scope not in UNBUDGETED:
+    if not aims(checked):
         raise InputError("there is no target; give --target flops=0.5x, or 'target' in the recipe")
     check_recipe(checked)
     with talking(as_json) as talk:

@@ -20,6 +20,14 @@ from secateur.searching import ALGORITHMS
 from secateur.searching._storage import check_storage
 
 
+def aims(recipe: Recipe) -> bool:
+    """Whether anything may leave: by a target, a search, a threshold, zeros or a training."""
+    if recipe.target.budgets() or recipe.sparsity is not None or recipe.thins:
+        return True
+    searched = recipe.search is not None and bool(recipe.search.space)
+    return searched or recipe.pruning.scope in UNBUDGETED
+
+
 def check_recipe(recipe: Recipe) -> None:
     """Errors: InputError for what would otherwise fail after hours of training."""
     check_names(recipe)

@@ -17,7 +17,7 @@ from secateur.errors import InputError
 from secateur.exporters import export
 from secateur.exporters._result import ExportResult
 from secateur.job import folders
-from secateur.job.checking import check_recipe
+from secateur.job.checking import aims, check_recipe
 from secateur.job.judgement import settled
 from secateur.job.listening import Listener, Silent
 from secateur.job.story import carry_out
@@ -28,6 +28,8 @@ from secateur.protocols import Data, Subject
 from secateur.reports.html import write_html
 from secateur.reports.notebook import snippet
 from secateur.reports.terminal import as_text
+from secateur.sources.data._checking import check_samples
+from secateur.sources.data._loading import dataset_of
 from secateur.structure.copying import copied
 from secateur.surgery.applying import refuse_nan
 from secateur.surgery.storing import load
@@ -105,6 +107,8 @@ def compress(
     folder: where the run is kept; a temporary folder by default.
     Errors: InputError, BudgetError, CaptureError.
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the model is a {type(model).__name__}; expected a torch.nn.Module")
     refuse_nan(model)
     extra = dict(recipe or {})
     document: dict[str, Any] = {
@@ -130,6 +134,8 @@ def compress(
                 "distill": distill,
             }
     checked = read_recipe(document, "compress")
+    if not aims(checked):
+        raise InputError("there is no target; give target={'flops': '0.5x'}, for example")
     check_recipe(checked)
     check_search(checked)
     original = copied(model).cpu().eval()
@@ -149,22 +155,19 @@ def compress(
 
 
 def _data(train: Any, val: Any, test: Any, loss: Loss | None) -> Data | None:
-    sets: list[Any] = [s.dataset if isinstance(s, DataLoader) else s for s in (train, val, test)]
-    if sets[0] is None:
-        if sets[1] is not None or sets[2] is not None:
+    if train is None:
+        if val is not None or test is not None:
             raise InputError("val or test were given without train; give train as well")
         return None
-    for name, dataset in zip(("train", "val", "test"), sets, strict=True):
-        if dataset is not None and not hasattr(dataset, "__getitem__"):
-            raise InputError(
-                f"{name} is a {type(dataset).__name__}; expected a map-style data set of "
-                "(input, target), or a DataLoader over one"
-            )
-        if dataset is not None and len(dataset) == 0:
-            raise InputError(f"{name} is empty")
-    if sets[1] is None:
-        order = torch.randperm(len(sets[0]), generator=torch.Generator().manual_seed(0)).tolist()
+    named = {"train": train, "val": val, "test": test}
+    sets: dict[str, Any] = {
+        name: dataset_of("given", name, one) for name, one in named.items() if one is not None
+    }
+    if val is None and len(sets["train"]):
+        whole = sets["train"]
+        order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0)).tolist()
         cut = max(1, len(order) // 10)
-        sets[1] = Subset(sets[0], order[:cut])
-        sets[0] = Subset(sets[0], order[cut:])
-    return Data("given", sets[0], sets[1], sets[2], loss=loss)
+        sets |= {"val": Subset(whole, order[:cut]), "train": Subset(whole, order[cut:])}
+    data = Data("given", sets["train"], sets.get("val", sets["train"]), sets.get("test"), loss=loss)
+    check_samples(data)
+    return data

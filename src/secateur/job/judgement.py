@@ -12,7 +12,7 @@ from secateur.metrics import evaluate
 from secateur.protocols import Subject
 from secateur.structure.copying import copied
 from secateur.training.loading import batches, forward
-from secateur.training.losses import found_dimension
+from secateur.training.losses import binary_logits, found_dimension
 
 LOOKED_AT = 2  # validation samples
 
@@ -41,7 +41,11 @@ def settled(recipe: Recipe, subject: Subject) -> Recipe:
 
 def _are_classes(model: torch.nn.Module, row: tuple[Any, Any]) -> bool:
     with torch.no_grad():
-        return found_dimension(forward(model, row[0]), row[1]) is not None
+        outputs, targets = forward(model, row[0]), row[1]
+    known = isinstance(targets, torch.Tensor)
+    return known and (
+        found_dimension(outputs, targets) is not None or binary_logits(outputs, targets) is not None
+    )
 
 
 def _check_loss(loss: Any, model: torch.nn.Module, row: tuple[Any, Any]) -> None:

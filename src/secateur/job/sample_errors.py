@@ -14,7 +14,13 @@ from secateur.metrics import METRICS
 from secateur.metrics.loss import count_samples
 from secateur.training.devices import resolve
 from secateur.training.loading import batches, forward
-from secateur.training.losses import IGNORED, default_loss, found_dimension, logits_of
+from secateur.training.losses import (
+    IGNORED,
+    binary_logits,
+    default_loss,
+    found_dimension,
+    logits_of,
+)
 
 ERROR, LOSS = "error", "loss"
 
@@ -26,7 +32,9 @@ def measure_of(work: Work) -> str:
     assert data is not None
     inputs, targets = next(batches(data.val, 2))
     with torch.no_grad():
-        classes = found_dimension(forward(work.dense.eval(), inputs), targets) is not None
+        outputs = forward(work.dense.eval(), inputs)
+    binary = data.loss is None and binary_logits(outputs, targets) is not None
+    classes = binary or found_dimension(outputs, targets) is not None
     single = classes and targets.dim() == 1
     metric = work.recipe.metric
     own = ":" in metric and metric.replace("_", "-") not in METRICS.names()
@@ -55,8 +63,11 @@ def sample_errors(work: Work, model: nn.Module, measure: str) -> np.ndarray:
 
 
 def _wrong(outputs: Any, targets: Tensor) -> Tensor:
-    logits, dimension = logits_of(outputs), found_dimension(outputs, targets)
-    wrong = logits.argmax(dimension) != targets
+    binary = binary_logits(outputs, targets)
+    if binary is not None:
+        wrong = (binary > 0) != targets.bool()
+    else:
+        wrong = logits_of(outputs).argmax(found_dimension(outputs, targets)) != targets
     if targets.dim() == 1:
         return wrong
     counted = targets != IGNORED

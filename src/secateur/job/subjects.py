@@ -18,6 +18,7 @@ from secateur.sources.functions import load_function
 from secateur.sources.models import load_model
 from secateur.structure.inputs import as_arguments
 from secateur.surgery.applying import refuse_nan
+from secateur.training.loading import batches
 
 
 def load_subject(recipe: Recipe) -> Subject:
@@ -57,7 +58,7 @@ def with_inputs(subject: Subject, data: Data | None, shape: list[int] | None) ->
         generator = torch.Generator().manual_seed(0)
         inputs = torch.randn(shape, generator=generator)
     elif data is not None:
-        inputs = stacked([data.train[index][0] for index in range(min(2, len(data.train)))])  # type: ignore[arg-type]
+        inputs = next(batches(data.train, 2))[0]
     if inputs is None:
         raise InputError(
             f"there are no example inputs for {subject.spec}; give data, or 'input' with a shape "
@@ -68,11 +69,6 @@ def with_inputs(subject: Subject, data: Data | None, shape: list[int] | None) ->
         if outputs is not None and data.loss is None:  # its targets may be any numbers
             check_labels(data, outputs)
     return Subject(subject.spec, subject.model, subject.build, inputs, data)
-
-
-def stacked(samples: list[Any]) -> Any:
-    """A batch of samples that are tensors, or dicts or tuples of tensors."""
-    return torch.utils.data.default_collate(samples)
 
 
 def classes_of(model: nn.Module, inputs: Any, drawn: bool = False) -> int | None:
@@ -91,12 +87,7 @@ def classes_of(model: nn.Module, inputs: Any, drawn: bool = False) -> int | None
         shapes = [tuple(t.shape) for t in args if isinstance(t, torch.Tensor)]
         shapes += [f"{name} {tuple(t.shape)}" for name, t in kwargs.items() if hasattr(t, "shape")]
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        hint = (
-            "; inputs of a shape are one tensor of floats: for whole numbers or several inputs "
-            "give data, or let the function that builds the model return (model, example_inputs)"
-            if drawn
-            else ""
-        )
+        hint = _hint(model, [*args, *kwargs.values()], drawn)
         raise InputError(
             f"the model does not run on inputs of shape {shapes}: {said}{hint}"
         ) from error
@@ -104,3 +95,18 @@ def classes_of(model: nn.Module, inputs: Any, drawn: bool = False) -> int | None
         model.train(training)
     is_logits = isinstance(output, torch.Tensor) and output.dim() == 2
     return int(output.shape[1]) if is_logits else None
+
+
+def _hint(model: nn.Module, inputs: list[Any], drawn: bool) -> str:
+    if drawn:
+        return (
+            "; inputs of a shape are one tensor of floats: for whole numbers or several inputs "
+            "give data, or let the function that builds the model return (model, example_inputs)"
+        )
+    weights = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    given = [x.dtype for x in inputs if isinstance(x, torch.Tensor) and x.is_floating_point()]
+    wrong = next((dtype for dtype in given if dtype not in weights), None)
+    if wrong is None or not weights:
+        return ""
+    told, wanted = str(wrong).removeprefix("torch."), str(min(weights, key=str))
+    return f"; the inputs are {told} and the weights {wanted.removeprefix('torch.')}: convert one"

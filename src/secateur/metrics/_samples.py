@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from secateur.metrics import get_metric
-from secateur.training.losses import IGNORED, class_dimension, is_classes, logits_of
+from secateur.training.losses import IGNORED, found_dimension, is_classes, logits_of
 
 
 def of_samples(name: str, outputs: Any, targets: Any) -> torch.Tensor | None:
@@ -47,7 +47,7 @@ def _scores(outputs: Any, targets: Any) -> torch.Tensor | None:
     logits = logits_of(outputs)
     if (
         logits.dim() != 2
-        or class_dimension(logits, targets) != 1
+        or found_dimension(logits, targets) != 1
         or bool((targets == IGNORED).any())
     ):
         return None

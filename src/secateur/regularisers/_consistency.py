@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from secateur.errors import InputError
 from secateur.structure.inputs import as_arguments
 from secateur.training.extensions import Batch, Extension, Moment, Scene
-from secateur.training.losses import class_dimension, is_classes, logits_of
+from secateur.training.losses import found_dimension, logits_of
 
 
 class Consistency(Extension):
@@ -57,8 +57,8 @@ def distance(clean: Any, noisy: Any, targets: Any) -> Tensor:
     values the squared distance. Gradients flow through both.
     """
     ours, theirs = logits_of(clean).float(), logits_of(noisy).float()
-    if isinstance(targets, Tensor) and is_classes(targets):
-        dimension = class_dimension(ours, targets)
+    dimension = found_dimension(ours, targets)
+    if dimension is not None:
         return functional.kl_div(
             theirs.log_softmax(dimension), ours.log_softmax(dimension),
             reduction="none", log_target=True,

@@ -22,6 +22,8 @@ from secateur.structure.inputs import ExampleInputs, as_arguments
 
 def part_of(model: nn.Module, part: str) -> nn.Module:
     """The module at a dotted path, the model itself for "". Errors: InputError."""
+    if not part:
+        return model
     try:
         return model.get_submodule(part)
     except AttributeError as error:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError, SurgeryError
@@ -104,6 +105,11 @@ def refuse_nan(model: nn.Module) -> None:
     """Errors: InputError naming the first parameter or buffer that is not finite."""
     named = [*model.named_parameters(), *model.named_buffers()]
     for name, tensor in named:
+        if is_lazy(tensor):
+            raise InputError(
+                f"'{name}' has no shape before the first call, as in nn.LazyLinear; call the model "
+                "once on an input"
+            )
         if tensor.is_floating_point() and tensor.device.type != "meta":
             if bool(torch.isfinite(tensor.sum())):
                 continue

@@ -80,6 +80,7 @@ class ZeroedReference(fx.Interpreter):
         wide: bool = True,
     ) -> None:
         super().__init__(structure.captured.module, garbage_collect_values=True)
+        self.extra_traceback = False  # it writes into messages, and ours say what is wrong
         self.structure, self.wide = structure, wide
         self.gone = structure.gone(remove)[structure.solution.labels]
         self.drop = structure.dropped(remove)

@@ -75,10 +75,10 @@ def _refuse_unused(name: str, options: Mapping[str, Any], source: Callable[..., 
 
 def _as_data(spec: str, result: object) -> Data:
     if isinstance(result, Data):
-        parts = [_dataset(spec, split, dataset) for split, dataset in splits(result)]
+        parts = [dataset_of(spec, split, dataset) for split, dataset in splits(result)]
         return dataclasses.replace(result, **dict(zip(_SPLITS, parts, strict=False)))
     if isinstance(result, (tuple, list)) and len(result) in (2, 3):
-        parts = [_dataset(spec, *item) for item in zip(_SPLITS, result, strict=False)]
+        parts = [dataset_of(spec, *item) for item in zip(_SPLITS, result, strict=False)]
         classes = getattr(parts[0], "classes", None)  # torchvision's data sets name theirs
         number = len(classes) if isinstance(classes, (list, tuple)) else None
         return Data(spec, *parts, classes=number)
@@ -91,8 +91,11 @@ def _as_data(spec: str, result: object) -> Data:
 _SPLITS = ("train", "val", "test")
 
 
-def _dataset(spec: str, split: str, given: object) -> Dataset[Any]:
-    """The data set itself; that of a DataLoader, as the order and the batches are made anew."""
+def dataset_of(spec: str, split: str, given: object) -> Dataset[Any]:
+    """The data set itself; that of a DataLoader, as the order and the batches are made anew.
+
+    Errors: InputError for what has no length or no order.
+    """
     where = f"{spec}: {split}"
     if isinstance(given, DataLoader):
         if given.collate_fn not in (default_collate, default_convert):
