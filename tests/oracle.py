@@ -28,7 +28,7 @@ def randomise(model: nn.Module, seed: int) -> nn.Module:
     that are no statistics (positions, frequencies) keep their values.
     """
     generator = torch.Generator().manual_seed(seed)
-    model.double()
+    model._apply(wide)
 
     def normal(tensor: Tensor, deviation: float) -> None:
         tensor.copy_(torch.randn(tensor.shape, generator=generator) * deviation)
@@ -52,6 +52,13 @@ def randomise(model: nn.Module, seed: int) -> nn.Module:
             elif name.endswith("running_var"):
                 uniform(tensor)
     return model
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """In float64 or complex128; whole numbers stay."""
+    if tensor.is_complex():
+        return tensor.to(torch.complex128)
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def find(model: nn.Module, name: str) -> Tensor:
@@ -120,7 +127,7 @@ def zeroed(model: nn.Module, removed: Slices) -> nn.Module:
     """
     mode = model.training
     model.train()  # some nets store tables in eval mode, and drop them now
-    result = copy.deepcopy(model).double().train(mode)
+    result = copy.deepcopy(model)._apply(wide).train(mode)
     model.train(mode)
     with torch.no_grad():
         for (name, dim), indices in removed.items():

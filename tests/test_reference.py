@@ -55,3 +55,27 @@ def test_tensors_of_the_default_type_are_float64_too() -> None:
         assert torch.zeros(2).dtype == torch.float64
     assert lowest.dtype == torch.float64
     assert torch.get_default_dtype() == before
+
+
+class FixedBasis(nn.Module):
+    """Multiplies by matrices that are plain attributes, of which torch knows nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(6, 3)
+        self.basis = [torch.randn(8, 6)]
+        self.turn = torch.eye(6).flip(0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(torch.relu(self.a(x)) @ self.basis[0] @ self.turn)
+
+
+def test_tensors_that_are_plain_attributes_are_verified_in_float64() -> None:
+    torch.manual_seed(0)
+    model, x = FixedBasis(), torch.randn(2, 4)
+    structure = sc.trace(model, x)
+    plan = sc.PruningPlan({structure.groups[0].name: [1, 5]})
+    pruned = sc.apply(model, plan, x, structure=structure)
+    verdict = sc.verify(model, pruned, plan, x, structure=structure)
+    assert verdict.ok and verdict.error < 1e-12
+    assert model.turn.dtype == model.basis[0].dtype == torch.float32

@@ -13,11 +13,10 @@ from secateur.errors import NotExact
 from secateur.planning import PruningPlan, check
 from secateur.structure.boundary import without
 from secateur.structure.caches import known_caches
-from secateur.structure.copying import copied
 from secateur.structure.inputs import ExampleInputs
 from secateur.structure.parts import part_of
 from secateur.structure.structure import Structure, trace
-from secateur.surgery.reference import InDouble, double, surviving, zeroed_outputs
+from secateur.surgery.reference import InDouble, double, surviving, widened, zeroed_outputs
 
 # Two float64 evaluations in another order of summation; see docs/architecture.md.
 RELATIVE_TO_OUTPUT = 1e-10
@@ -78,7 +77,7 @@ def verify(
     effect = _distance(zeroed, dense)
     of_output = error / max(_size(zeroed), 1e-300)
     of_effect = error / effect if effect else (0.0 if error == 0 else float("inf"))
-    finite = all(bool(torch.isfinite(t).all()) for t in seen if t.is_floating_point())
+    finite = all(bool(torch.isfinite(t).all()) for t in seen)
     ok = finite and (of_output <= RELATIVE_TO_OUTPUT or of_effect <= RELATIVE_TO_EFFECT)
     exact = all(group.exact for group in structure.groups if group.name in plan.remove)
     verdict = Verdict(ok, of_output, effect / max(_size(dense), 1e-300), of_effect, exact)
@@ -90,7 +89,7 @@ def verify(
 def outputs_in_double(model: nn.Module, arguments: Any) -> list[torch.Tensor]:
     """Flat tensor outputs of an eval-mode copy of the model in float64."""
     args, kwargs = double(arguments)
-    wide = copied(model).double().eval()
+    wide = widened(model)
     with torch.no_grad(), InDouble(), known_caches():
         outputs = pytree.tree_leaves(wide(*args, **kwargs))
     return [t for t in outputs if isinstance(t, torch.Tensor)]

@@ -90,6 +90,19 @@ class Warped(nn.Module):
         return self.head(F.grid_sample(y, grid, align_corners=False))
 
 
+class PairProducts(nn.Module):
+    """The products of all pairs of channels, flattened: a channel is a row and a column."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inp = nn.Linear(4, 5)
+        self.head = nn.Linear(25, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.inp(x)
+        return self.head((y.mT @ y).flatten(1))
+
+
 class PlainTable(nn.Module):
     """Positions in an attribute that is no buffer."""
 
@@ -167,6 +180,12 @@ ENTRIES = (
             Expected(4, {"v.weight:0": 4, "out.weight:1": 4}),
         ),
         module_surgery=False,
+    ),
+    Entry(
+        "products_of_all_pairs",
+        PairProducts,
+        floats(6, 4),
+        (Expected(5, rows("inp") | cols("head", 9)),),
     ),
     Entry(
         "fourier_filter",

@@ -41,6 +41,7 @@ def gathered(
     members: list[UnitMember], values: Mapping[str, torch.Tensor]
 ) -> Iterator[torch.Tensor]:
     """Per member the entries that each unit owns: float64 [units, entries], one at a time.
+    Complex entries are given by their size.
 
     An entry that a unit owns through two dimensions of one tensor (the diagonal of a square
     recurrent weight) stands in the first of the two members and is zero in the second, so that
@@ -51,7 +52,7 @@ def gathered(
         index = torch.as_tensor(member.index, dtype=torch.long, device=tensor.device)
         units, width = index.shape
         rows = tensor.movedim(member.dim, 0).index_select(0, index.reshape(-1))
-        rows = rows.reshape(units, width, *rows.shape[1:]).double()
+        rows = _real(rows.reshape(units, width, *rows.shape[1:]))
         for earlier in members[:number]:
             if earlier.tensor == member.tensor and earlier.dim != member.dim:
                 rows = rows.masked_fill(_owned(earlier, member.dim, tensor), 0)
@@ -70,7 +71,12 @@ def lookup(values: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
 
 def weight(statistics: Statistics, name: str) -> torch.Tensor:
     """A tensor in float64 on the CPU. Raises InputError where the statistics lack it."""
-    return lookup(statistics.tensors, name).detach().double().cpu()
+    return _real(lookup(statistics.tensors, name).detach()).cpu()
+
+
+def _real(tensor: torch.Tensor) -> torch.Tensor:
+    """In float64; of complex numbers their size."""
+    return (tensor.abs() if tensor.is_complex() else tensor).double()
 
 
 def collected(values: Mapping[str, T], name: str, criterion: str, need: str) -> T:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 _Module = TypeVar("_Module", bound=nn.Module)
-_OF_TORCH = ("_parameters", "_buffers", "_modules")
+OF_TORCH = ("_parameters", "_buffers", "_modules")
 
 
 def copied(model: _Module, memo: Mapping[int, object] | None = None) -> _Module:
@@ -49,7 +49,7 @@ def forget_stored(model: nn.Module) -> None:
 
 def _stored(module: nn.Module) -> list[torch.Tensor]:
     """Tensors that the code keeps in attributes, lists and dicts, beside those torch knows."""
-    own = [value for name, value in vars(module).items() if name not in _OF_TORCH]
+    own = [value for name, value in vars(module).items() if name not in OF_TORCH]
     return [leaf for leaf in pytree.tree_leaves(own) if isinstance(leaf, torch.Tensor)]
 
 

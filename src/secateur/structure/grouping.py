@@ -167,12 +167,14 @@ def _parted(rows: np.ndarray, owned: Sparse) -> list[np.ndarray]:
     """Rows and columns of one square are alike: 4 heads of width 4 are not 8 units of a kind.
 
     Parts are told apart where each unit of one crosses every unit of the others, and none of
-    its own.
+    its own. Units that all cross each other are of one kind: each is a row and a column.
     """
     own = owned[rows]
     if len(np.unique(own.indices)) == own.nnz:
         return [rows]
     apart = np.asarray((own @ own.T).todense()) == 0
+    if not apart.any():  # rows and columns of a square at once (the products of all pairs)
+        return [rows]
     count, part = connected_components(csr_array(apart), directed=False)
     within = part[:, None] == part
     np.fill_diagonal(within, False)

@@ -20,12 +20,11 @@ from torch.utils import _pytree as pytree
 from secateur.errors import CaptureError, SurgeryError
 from secateur.structure.caches import known_caches
 from secateur.structure.capture import Captured, source_line, user_line
-from secateur.structure.copying import copied
 from secateur.structure.inputs import ExampleInputs, repeated
 from secateur.structure.parts import capture_part, part_of
 from secateur.structure.structure import Structure
 from secateur.surgery.graph_model import Program, flat_specs
-from secateur.surgery.reference import InDouble, double
+from secateur.surgery.reference import InDouble, double, widened
 from secateur.surgery.rewriting import Rewritten
 from secateur.surgery.scaling import multiply_rows
 
@@ -132,7 +131,7 @@ def runs_equal(
 
     scales: what rows of the model's tensors are to be multiplied by before it is right.
     """
-    holder = copied(model).double().eval()
+    holder = widened(model)
     tensors = dict(holder.named_parameters())
     _lend_constants(holder, structure, rewritten)
     program = Program.of(_copied(rewritten.graph), *flat_specs(structure.captured.module))

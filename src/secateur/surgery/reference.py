@@ -12,20 +12,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import fx
+from torch import fx, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.structure.boundary import flat_outputs
+from secateur.structure.copying import OF_TORCH, copied
 from secateur.structure.structure import Removal, Structure
 from secateur.structure.values import Value
 from secateur.surgery.rewriting import rewrite, survivors
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+_COMPLEX = (torch.complex64, torch.complex32)
 
 
 class InDouble(TorchDispatchMode):
-    """Every float type that code asks for, by name or by default, becomes float64."""
+    """Every float type that code asks for, by name or by default, becomes float64.
+
+    Every complex type becomes complex128.
+    """
 
     def __enter__(self) -> InDouble:
         self._default = torch.get_default_dtype()
@@ -38,7 +43,9 @@ class InDouble(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         def widen(leaf: Any) -> Any:
-            return torch.float64 if isinstance(leaf, torch.dtype) and leaf in _FLOATS else leaf
+            if isinstance(leaf, torch.dtype) and leaf in _FLOATS + _COMPLEX:
+                return torch.float64 if leaf in _FLOATS else torch.complex128
+            return leaf
 
         if func is torch.ops.aten._grouped_mm.default and args[0].dtype == torch.float64:
             return _grouped_product(*args, **(kwargs or {}))
@@ -60,10 +67,25 @@ def _grouped_product(
 
 
 def double(tree: Any) -> Any:
-    """The tree with every float tensor in float64."""
-    return pytree.tree_map_only(
-        torch.Tensor, lambda t: t.double() if t.is_floating_point() else t, tree
-    )
+    """The tree with every float tensor in float64, and every complex one in complex128."""
+
+    def wide(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_complex():
+            return tensor.to(torch.complex128)
+        return tensor.double() if tensor.is_floating_point() else tensor
+
+    return pytree.tree_map_only(torch.Tensor, wide, tree)
+
+
+def widened(model: nn.Module) -> nn.Module:
+    """A copy in eval mode and in float64, with the tensors that are plain attributes of modules."""
+    result = copied(model)._apply(double).eval()
+    for module in result.modules():
+        for name, value in list(vars(module).items()):
+            held = pytree.tree_leaves(value) if name not in OF_TORCH else []
+            if any(isinstance(leaf, torch.Tensor) for leaf in held):
+                vars(module)[name] = double(value)
+    return result
 
 
 class ZeroedReference(fx.Interpreter):
@@ -109,9 +131,10 @@ class ZeroedReference(fx.Interpreter):
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Zeroed tensors in place of the model's."""
-        return (
-            self.zeroed[target] if target in self.zeroed else super().get_attr(target, args, kwargs)
-        )
+        if target in self.zeroed:
+            return self.zeroed[target]
+        value = super().get_attr(target, args, kwargs)  # what forward made, or a plain attribute
+        return double(value) if self.wide else value
 
     def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
         """Inputs of which something leaves at zero there."""
