@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import Dim, export
 from torch.nn.modules import transformer
 from torch.utils import _pytree as pytree
@@ -89,6 +90,7 @@ def capture(model: nn.Module, example_inputs: ExampleInputs, training: bool = Fa
 def _export(model: nn.Module, arguments: Any, training: bool) -> Captured:
     args, kwargs = arguments
     buffers = {name: value.detach().clone() for name, value in model.named_buffers()}
+    held = {module: dict(module._buffers) for module in model.modules()}
     failure: Exception | None = None
     for dynamic in (True, False):
         shapes = pytree.tree_map(
@@ -109,6 +111,7 @@ def _export(model: nn.Module, arguments: Any, training: bool) -> Captured:
             failure = failure or error
             continue
         finally:
+            _forget_fakes(held)
             _restore(model, buffers)
         assert isinstance(module, fx.GraphModule)
         inline_modes(module)
@@ -153,6 +156,20 @@ def _quiet() -> Iterator[None]:
         logging.disable(level)
 
 
+def _forget_fakes(held: dict[nn.Module, dict[str, torch.Tensor | None]]) -> None:
+    """Put back what forward registered anew under export: a tensor without values.
+
+    held: the buffers of every module as they were.
+    """
+    for module, before in held.items():
+        for name, value in list(module._buffers.items()):
+            if isinstance(value, FakeTensor):
+                if name in before:
+                    module._buffers[name] = before[name]
+                else:
+                    delattr(module, name)
+
+
 def _restore(model: nn.Module, buffers: dict[str, torch.Tensor]) -> None:
     """Undo what a forward pass in train mode wrote into buffers."""
     with torch.no_grad():
@@ -176,13 +193,18 @@ def _is_symbolic(node: fx.Node) -> bool:
 
 
 def _forget_replaced(module: fx.GraphModule) -> None:
-    """Drop the copy of a result into a buffer of another shape.
+    """Drop the copy of a result into a buffer of another shape, or into one that was not there.
 
     That is how export says that forward registers a buffer anew (a table that grows with the
-    inputs). The graph computes it in every call, and nothing could be copied.
+    inputs). The graph computes it in every call, and nothing could be copied. Where there was no
+    buffer before, export takes an input for it; its own copies have the origin of their source.
     """
     for node in list(module.graph.nodes):
         if node.target is not torch.ops.aten.copy_.default or node.users:
+            continue
+        target, source = node.args[:2]
+        if target.op == "placeholder" and node.meta.get("torch_fn") == source.meta.get("torch_fn"):
+            module.graph.erase_node(node)
             continue
         into, new = (operand.meta.get("val") for operand in node.args[:2])
         if node.args[0].op != "get_attr" or into is None or new is None:
