@@ -22,7 +22,7 @@ FLOORS = {
     3: "criteria policies granularities regularisers during searching metrics sources exporters "
     "reports",
     4: "job config sections choosing judging masks weight_pruning block_pruning requesting "
-    "predicting refining boundary pruner integrations tickets cutting",
+    "predicting refining boundary vocabulary pruner integrations tickets cutting",
     5: "cli dashboard __init__ __main__",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from secateur.surgery.optimizers import cut_optimizer
     from secateur.surgery.storing import load, save
     from secateur.verification import Verdict, verify
+    from secateur.vocabulary import keep_tokens
     from secateur.weight_pruning import prune_weights
 
 _PLACES = {
@@ -51,6 +52,7 @@ _PLACES = {
     "secateur.structure.structure": ("Structure", "trace"),
     "secateur.block_pruning": ("BlockPruned", "block_prune"),
     "secateur.boundary": ("drop_features", "keep_classes"),
+    "secateur.vocabulary": ("keep_tokens",),
     "secateur.choosing": ("plan",),
     "secateur.exporters.sparse": ("load_sparse",),
     "secateur.predicting": ("Latency", "latency"),
@@ -100,6 +102,7 @@ __all__ = [
     "drop_features",
     "element_masks",
     "keep_classes",
+    "keep_tokens",
     "latency",
     "load",
     "load_masks",

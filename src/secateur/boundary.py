@@ -41,7 +41,7 @@ def keep_classes(
     dims = {place: _class_dim(shape, dim) for place, shape in shapes.items()}
     first = next(iter(shapes))
     size = int(shapes[first][dims[first]])
-    kept = _checked("class", classes, size)
+    kept = checked_numbers("class", classes, size)
     free = tuple(
         (place, dims[place])
         for place, shape in shapes.items()
@@ -67,14 +67,14 @@ def drop_features(
     argument: which argument of forward, by place or name. dim: dimension of the features.
     Errors: InputError for features that are not there or cannot leave; NotExact.
     """
-    place, tensor = _argument(as_arguments(example_inputs), argument)
+    place, tensor = argument_of(as_arguments(example_inputs), argument)
     dim = dim % tensor.dim() if -tensor.dim() <= dim < tensor.dim() else dim
     if not 0 < dim < tensor.dim():
         raise InputError(
             f"dim is {dim}, and argument {argument!r} is of shape {tuple(tensor.shape)}; give a "
             "dimension after the batch"
         )
-    lost = _checked("feature", features, tensor.shape[dim])
+    lost = checked_numbers("feature", features, tensor.shape[dim])
     structure = trace(model, example_inputs, Boundary(inputs=((place, dim),)))
     nodes = [n for n in structure.captured.module.graph.nodes if n.op == "placeholder"]
     ids = _ids(structure, nodes[place], dim)
@@ -125,7 +125,8 @@ def _class_dim(shape: Sequence[int], dim: int | None) -> int:
     return dim % len(shape)
 
 
-def _checked(what: str, numbers: Sequence[int], size: int) -> np.ndarray:
+def checked_numbers(what: str, numbers: Sequence[int], size: int) -> np.ndarray:
+    """Rising, each once. Errors: InputError for none, and for such as are not there."""
     wanted = sorted({int(number) for number in numbers})
     if not wanted or wanted[0] < 0 or wanted[-1] >= size:
         raise InputError(f"{what} numbers {wanted or 'none'} were given; there are 0 to {size - 1}")
@@ -134,7 +135,7 @@ def _checked(what: str, numbers: Sequence[int], size: int) -> np.ndarray:
     return np.array(wanted)
 
 
-def _argument(arguments: tuple, argument: int | str) -> tuple[int, torch.Tensor]:
+def argument_of(arguments: tuple, argument: int | str) -> tuple[int, torch.Tensor]:
     """Place among the flat inputs, and the tensor."""
     args, kwargs = arguments
     chosen = (args[argument] if argument < len(args) else None) if isinstance(argument, int) else (

@@ -140,10 +140,11 @@ def _checked(found: Strategies, number: int, parameter: Parameter) -> None:
     """Errors: InputError for a value that a recipe cannot have, whatever else it holds."""
     real = not isinstance(parameter, Discrete)
     for value in (parameter.low, parameter.high) if real else parameter.values:
-        overrides = {other.name: other.first for other in found.space.parameters}
+        values = {other.name: other.first for other in found.space.parameters}
         if parameter.when is not None:
-            overrides[parameter.when[0]] = parameter.when[1][0]
-        overrides[parameter.name] = value
+            values[parameter.when[0]] = parameter.when[1][0]
+        values[parameter.name] = value
+        overrides = found.overrides(tuple(values.values()))  # those that say something
         try:
             check_names(read_recipe(found.written(overrides), "search.space"))
         except InputError as error:
