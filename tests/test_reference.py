@@ -79,3 +79,26 @@ def test_tensors_that_are_plain_attributes_are_verified_in_float64() -> None:
     verdict = sc.verify(model, pruned, plan, x, structure=structure)
     assert verdict.ok and verdict.error < 1e-12
     assert model.turn.dtype == model.basis[0].dtype == torch.float32
+
+
+class Codes(nn.Module):
+    """Pixels as rows, by a view that only the layout of the dense run allows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inp, self.norm = nn.Linear(4, 8), nn.GroupNorm(2, 8)
+        self.conv, self.head = nn.Conv2d(8, 6, 1), nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.inp(x).transpose(1, 2).reshape(x.shape[0], -1, 3, 3)
+        y = self.conv(self.norm(y) + y)
+        return self.head(y.permute(0, 2, 3, 1).contiguous().view(-1, 6))
+
+
+def test_views_of_what_lies_otherwise_than_in_the_dense_run() -> None:
+    torch.manual_seed(0)
+    model, x = Codes().eval(), torch.randn(2, 9, 4)
+    structure = sc.trace(model, x)
+    plan = sc.PruningPlan({group.name: [0] for group in structure.groups})
+    pruned = sc.apply(model, plan, x, method="graph", structure=structure)
+    assert sc.verify(model, pruned, plan, x, structure=structure).ok

@@ -38,6 +38,19 @@ def is_written(node: fx.Node) -> bool:
     return False
 
 
+def may_copy(view: fx.Node) -> bool:
+    """Whether a view could as well be a copy: nobody writes into what it is a view of."""
+    base = view
+    while base.args and isinstance(base.args[0], fx.Node) and _is_view(base):
+        base = base.args[0]
+    return not is_written(base)
+
+
+def _is_view(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and any(result.alias_info for result in schema.returns)
+
+
 def constant_nodes(graph: fx.Graph, known: Collection[str]) -> set[fx.Node]:
     """Nodes whose value depends on no parameter, buffer or input (sizes of the batch aside).
 

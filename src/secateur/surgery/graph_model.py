@@ -12,7 +12,7 @@ from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
 
 from secateur.structure.caches import known_caches
-from secateur.structure.constants import is_written
+from secateur.structure.constants import may_copy
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,18 +77,8 @@ def _let_views_copy(graph: fx.Graph) -> None:
     and what selects survivors lays them out anew.
     """
     for node in graph.nodes:
-        if node.target is not torch.ops.aten.view.default:
-            continue
-        base = node
-        while isinstance(base.args[0] if base.args else None, fx.Node) and _is_view(base):
-            base = base.args[0]
-        if not is_written(base):
+        if node.target is torch.ops.aten.view.default and may_copy(node):
             node.target = torch.ops.aten.reshape.default
-
-
-def _is_view(node: fx.Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and any(result.alias_info for result in schema.returns)
 
 
 def _keyword_names(spec: pytree.TreeSpec) -> list[str]:

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.structure.boundary import flat_outputs
+from secateur.structure.constants import may_copy
 from secateur.structure.copying import OF_TORCH, copied
 from secateur.structure.structure import Removal, Structure
 from secateur.structure.values import Value
@@ -146,6 +147,12 @@ class ZeroedReference(fx.Interpreter):
                 if len(lost):
                     tensor = tensor.index_fill(dim, torch.from_numpy(lost), 0)
         return tensor
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Views may copy: what was put back among zeros lies otherwise than in the dense run."""
+        if target is torch.ops.aten.view.default and may_copy(self.running):
+            target = torch.ops.aten.reshape.default
+        return super().call_function(target, args, kwargs)
 
     def run_node(self, n: fx.Node) -> Any:
         """Adapted nodes on survivors, all others as they are."""
