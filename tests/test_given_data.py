@@ -117,6 +117,7 @@ def test_data_sets_of_several_inputs_and_labels_of_yes_or_no():
         (net(), TensorDataset(X[:0], Y[:0]), {}, "train is empty"),
         (net(), TensorDataset(X * torch.nan, Y), {}, "NaN or infinite in its input"),
         (net(), TensorDataset(X.double(), Y), {}, "inputs are float64 and the weights float32"),
+        (net(), TensorDataset(X.byte(), Y), {}, "inputs are uint8 and the weights float32"),
         (net(), TensorDataset(X, X[:, 1], Y), {}, "takes 2 positional arguments but 3 were given"),
         (net(1), TensorDataset(X, Y), {}, "a target is 2; expected 0 or 1|label 2, and the model"),
         (net(), TensorDataset(X, Y), {"target": {}}, "there is no target"),
@@ -137,7 +138,7 @@ def test_what_does_not_fit_is_one_sentence(model, train, keys, sentence):
 def test_a_message_is_not_written_over_by_the_graph():
     model = net()
     with torch.no_grad():
-        model[0].weight.mul_(1e38)  # finite, and what comes of it is not
+        next(model.parameters()).mul_(1e38)  # finite, and what comes of it is not
     with pytest.raises(InputError, match="read values that are not finite") as caught:
         compressed(model, TensorDataset(1e3 * X, Y), recipe={"latency": None})
     assert "\n" not in str(caught.value)

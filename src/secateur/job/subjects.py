@@ -104,7 +104,9 @@ def _hint(model: nn.Module, inputs: list[Any], drawn: bool) -> str:
             "give data, or let the function that builds the model return (model, example_inputs)"
         )
     weights = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
-    given = [x.dtype for x in inputs if isinstance(x, torch.Tensor) and x.is_floating_point()]
+    tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
+    # other whole numbers may be tokens
+    given = [x.dtype for x in tensors if x.is_floating_point() or x.dtype == torch.uint8]
     wrong = next((dtype for dtype in given if dtype not in weights), None)
     if wrong is None or not weights:
         return ""

@@ -14,7 +14,7 @@ from secateur.planning import StructureLike
 from secateur.planning.fitting import CostLike
 from secateur.policies._ladder import Ladder, ladders
 from secateur.policies._request import Request
-from secateur.quantities import format_bytes, format_count, format_seconds
+from secateur.quantities import Quantity, format_bytes, format_count, format_seconds
 from secateur.structure.groups import BRANCH
 
 Thresholds = Callable[[Ladder], np.ndarray]
@@ -132,7 +132,7 @@ class Search:
             written = {"bytes": format_bytes, "latency": format_seconds}.get(kind, format_count)
             if least > limit:
                 parts.append(
-                    f"{kind} {self.request.budgets[kind]} ({written(limit)}) cannot be "
+                    f"{kind} {_shown(self.request.budgets[kind])} ({written(limit)}) cannot be "
                     f"reached: the smallest reachable is {_rounded_up(least / dense)} "
                     f"({written(least)} of {written(dense)})"
                 )
@@ -145,6 +145,11 @@ class Search:
             f"{'; '.join(parts)} under {', '.join(rules)}; "
             "raise the budget, or loosen the rules that hold it"
         )
+
+
+def _shown(budget: Quantity) -> str:
+    """A limit that was moved has more digits than anybody reads."""
+    return f"{budget.value:.4g}x" if budget.unit == "fraction" else str(budget)
 
 
 def _rounded_up(share: float) -> str:

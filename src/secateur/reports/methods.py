@@ -123,9 +123,18 @@ def errors(document: Document) -> list[str]:
 def _written(document: Document, mean: Mean | None, signed: bool = False) -> str:
     if mean is None:
         return "–"
-    scale = 100 if document["is_share"] else 1
-    value = f"{scale * mean.value:{'+' if signed else ''}.2f}"
-    return value if math.isnan(mean.half) else f"{value} ± {scale * mean.half:.2f}"
+    scale, digits = 100 if document["is_share"] else 1, _decimals(document)
+    value = f"{scale * mean.value:{'+' if signed else ''}.{digits}f}"
+    return value if math.isnan(mean.half) else f"{value} ± {scale * mean.half:.{digits}f}"
+
+
+def _decimals(document: Document) -> int:
+    """Two of a share in percent; of any other metric as many as show four digits of the least."""
+    if document["is_share"]:
+        return 2
+    tests = [abs(c["test"]) for one in document["contestants"] for c in one["cells"] if "test" in c]
+    least = min((value for value in tests if value and math.isfinite(value)), default=1.0)
+    return min(max(2, 3 - math.floor(math.log10(least))), 9)
 
 
 def curves(document: Document) -> Markup:
@@ -141,7 +150,7 @@ def curves(document: Document) -> Markup:
     first, last = max(0.0, min(ratios) - 0.05), min(1.0, max(ratios) + 0.05)
     x = Scale(first, last, LEFT, WIDTH - RIGHT)
     y = Scale(low - air, high + air, HEIGHT - BOTTOM, TOP)
-    names = [c["name"] for c in document["contestants"]]
+    names = [c["name"] for c, _ in shown]  # the best ones get the strongest colours
     shapes = [_line(LEFT, y(v), WIDTH - RIGHT, y(v), "#cbd5e1") for v in ticks(low, high, 6)]
     shapes += [label(LEFT - 8, y(v) + 4, f"{v:g}", "end") for v in ticks(low, high, 6)]
     shapes += [label(x(v), HEIGHT - BOTTOM + 18, f"{v:.0%}") for v in ticks(first, last, 6)]
@@ -216,8 +225,8 @@ def words(document: Document) -> list[str]:
         f"{document['model']}: every method at {len(document['ratios'])} ratios of "
         f"{document['budget']}, {document['seeds']} seed(s), with the same dense models, data and "
         f"trainings. {shown} Intervals are 95 % (Student's t over seeds): "
-        "with few seeds they are wide, and most neighbours in the table are not told apart. Seconds "
-        "are those of the wall, beside whatever else ran.",
+        "with few seeds they are wide, and most neighbours in the table are not told apart. "
+        "Seconds are those of the wall, beside whatever else ran.",
     ]
     if document["missing"]:
         told.append(
@@ -225,7 +234,8 @@ def words(document: Document) -> list[str]:
             "goes on."
         )
     if dense:
-        told.append(f"The dense model has {scale * fmean(dense):.2f}{unit} {document['metric']}.")
+        shown = f"{scale * fmean(dense):.{_decimals(document)}f}{unit}"
+        told.append(f"The dense model has {shown} {document['metric']}.")
     return told
 
 

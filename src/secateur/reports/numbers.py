@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from secateur.quantities import format_bytes, format_count, format_seconds
@@ -53,6 +53,20 @@ def seconds(value: Any) -> str:
 def plain(value: Any) -> str:
     """A score of unknown range with four digits: ``12.31``."""
     return written(value, lambda score: minus(f"{score:.4g}"))
+
+
+def told_apart(values: Sequence[float], write: Callable[[float], str]) -> list[str]:
+    """Each through ``write``, with as many more digits as it takes where two look the same."""
+    texts = [write(value) for value in values]
+    share = all(text.endswith("%") for text in texts)
+    for digits in range(2, 13):
+        if len(set(texts)) == len(set(values)):
+            break
+        texts = [
+            percent(value, digits) if share else minus(f"{value:.{digits + 3}g}")
+            for value in values
+        ]
+    return texts
 
 
 def percent(fraction: Any, decimals: int = 1) -> str:

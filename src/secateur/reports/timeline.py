@@ -129,10 +129,11 @@ def _curve(panel: Panel, across: Scale, top: float, bottom: float, right: float)
     low = max(low, 0.0) if min(values) >= 0 else low
     upwards = Scale(low, high, bottom - 6, top + 20)
     shapes = [line(across.start, bottom, right, bottom, "grid")]
-    for value in ticks(low, high, 4 if bottom - top > 120 else 2):
+    values = ticks(low, high, 4 if bottom - top > 120 else 2)
+    for value, text in zip(values, numbers.told_apart(values, panel.write), strict=True):
         y = upwards(value)
         shapes.append(line(across.start, y, right, y, "grid"))
-        shapes.append(label(across.start - 6, y + 4, panel.write(value), "end", "tick"))
+        shapes.append(label(across.start - 6, y + 4, text, "end", "tick"))
     shapes.append(label(across.start + 4, top + 13, panel.title, "start", "panel"))
     if panel.dense is not None:
         y = upwards(panel.dense)
