@@ -89,15 +89,16 @@ def drawn(trying: Trying, generator: random.Random) -> dict[str, tuple[int, ...]
     return found
 
 
-@pytest.mark.parametrize("memory", [2**30, 2**16])
-@pytest.mark.parametrize("net", [Net, Attending])
+@pytest.mark.parametrize(
+    ("net", "memory"), [(Net, 2**30), (Net, 2**16), (Attending, 2**30)], ids=str
+)
 def test_losses_are_those_of_trials_that_share_nothing(net, memory):
     """Random removals, changes of a few groups of earlier ones, and too little memory for all."""
     trying = trying_of(net(), (1, 6, 6) if net is Net else (7, 5))
     trying._prefixes[len(trying.fit)] = Prefixes(trying.structure, memory)
     generator = random.Random(0)
     before = [drawn(trying, generator)]
-    for _ in range(12):
+    for _ in range(8):
         remove = dict(generator.choice(before))
         other = drawn(trying, generator)
         for name in generator.sample(sorted({*remove, *other}), 1):

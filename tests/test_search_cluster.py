@@ -229,3 +229,26 @@ def test_whole_runs_on_postgresql(place, postgresql, engine):
     for path in (place / name).rglob("*"):
         assert path.is_dir() or PASSWORD.encode() not in path.read_bytes(), path
     assert PASSWORD not in done.stdout + done.stderr
+
+
+def test_recipes_on_ray_and_on_postgresql(tmp_path, postgresql):
+    """The trials of a search over recipes, with ranks and where each left, are those of one
+    process."""
+    space = {"pruning.criterion": ["l2", "random", "l1"], "target.flops": [0.9, 0.2]}
+    write_recipe(
+        tmp_path, target={}, pruning={}, train_dense={"epochs": 2, "learning_rate": 0.1},
+        search={"space": space, "trials": 5, "algorithm": "random", "parallel": 2},
+        data={"source": "digits", "limit": 300, "batch_size": 20},
+    )  # fmt: skip
+    found = []
+    for name, words in (
+        ("alone", []),
+        ("ray", ["--engine", "ray", "--workers", "2"]),
+        ("postgresql", ["--workers", "2", "--storage", postgresql]),
+    ):
+        done = run(tmp_path, "search", "recipe.yaml", "--output", name, *words, "--json")
+        assert done.returncode in (0, 3), done.stderr
+        told = json.loads(done.stdout)["search"]["trials"]
+        found.append([{k: v for k, v in trial.items() if k != "seconds"} for trial in told])
+    assert found[1] == found[0] and found[2] == found[0]
+    assert len(found[0]) == 5 and not any(trial["error"] for trial in found[0])

@@ -20,7 +20,7 @@ from secateur.job.quiet import Turns
 from secateur.job.standings import Standings, name_of
 from secateur.job.story import run
 
-TRIALS = 5
+TRIALS = 4
 SPACE = {
     "pruning.criterion": ["l2", "random", "l1"], "target.flops": [0.9, 0.2],
     "finetune.learning_rate": [0.001, 0.03],
@@ -39,10 +39,27 @@ def place(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(place) -> list[dict[str, Any]]:
-    """The trials of one process, two of them under way at a time."""
-    done = secateur(place, "search", "recipe.yaml", "--output", "one", "--parallel", 2)
-    assert done.returncode in (0, 3), done.stderr
+def joined(place) -> list[dict[str, Any]]:
+    """The trials of a process that searches and makes trials, and of a worker that joined it."""
+    said: list[Any] = []
+
+    def join() -> None:
+        while not (place / "one" / "study" / "search.json").is_file():
+            time.sleep(0.01)
+        said.append(secateur(place, "worker", "one", "--json"))
+
+    thread = threading.Thread(target=join)
+    thread.start()
+    recipe = load_recipe(place / "recipe.yaml")
+    assert recipe.search is not None
+    search = recipe.search.model_copy(update={"parallel": 2})
+    run(recipe.model_copy(update={"search": search, "output": str(place / "one")}))
+    thread.join()
+    assert said[0].returncode == 0, said[0].stderr
+    count = json.loads(said[0].stdout)["trials"]
+    names = at_work(place / "one")  # once when they claim a trial, once when it is done
+    assert len(names) == 2 * TRIALS
+    assert 2 * count == sum(not name.startswith("here-") for name in names)
     return trials(place / "one")
 
 
@@ -52,7 +69,7 @@ def trials(folder: Path) -> list[dict[str, Any]]:
 
 
 def at_work(folder: Path) -> list[str]:
-    """Names of workers that claimed a trial, from the journal of the ledger."""
+    """Names of workers, from the journal of the ledger: each time that one is written."""
     path = folder / "study" / "journal.log"
     text = path.read_text() if path.is_file() else ""
     found = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
@@ -60,9 +77,9 @@ def at_work(folder: Path) -> list[str]:
 
 
 @pytest.mark.xdist_group("recipes")
-def test_two_workers_of_which_one_is_killed_make_the_trials_of_one(place, alone):
-    assert len(alone) == TRIALS and not any(trial["error"] for trial in alone)
-    assert any(trial["whole"] for trial in alone) and not all(trial["whole"] for trial in alone)
+def test_two_workers_of_which_one_is_killed_make_the_trials_of_others(place, joined):
+    assert len(joined) == TRIALS and not any(trial["error"] for trial in joined)
+    assert any(trial["whole"] for trial in joined) and not all(trial["whole"] for trial in joined)
     with started(place, "search", "recipe.yaml", "--output", "two", "--workers", 2) as process:
         while not (names := at_work(place / "two")):
             assert process.poll() is None, process.communicate()
@@ -72,35 +89,14 @@ def test_two_workers_of_which_one_is_killed_make_the_trials_of_one(place, alone)
         _, said = process.communicate()
     assert process.returncode in (0, 3), said
     assert f"worker {names[0]} ended with signal 9" in said
-    assert trials(place / "two") == alone
+    assert trials(place / "two") == joined
     workers = Counter(at_work(place / "two"))
     assert len(workers) >= 2 and not any(name.startswith("here-") for name in workers)
     assert not list((place / "two" / "search").glob("trial-*"))
 
 
 @pytest.mark.xdist_group("recipes")
-def test_a_worker_that_joins_makes_some_of_the_trials(place, alone):
-    said: list[Any] = []
-
-    def join() -> None:
-        while not (place / "three" / "study" / "search.json").is_file():
-            time.sleep(0.01)
-        said.append(secateur(place, "worker", "three", "--json"))
-
-    thread = threading.Thread(target=join)
-    thread.start()
-    recipe = load_recipe(place / "recipe.yaml")
-    assert recipe.search is not None
-    search = recipe.search.model_copy(update={"parallel": 2})
-    run(recipe.model_copy(update={"search": search, "output": str(place / "three")}))
-    thread.join()
-    assert said[0].returncode == 0, said[0].stderr
-    assert json.loads(said[0].stdout)["trials"] > 0
-    assert trials(place / "three") == alone
-
-
-@pytest.mark.xdist_group("recipes")
-def test_a_worker_with_other_data_makes_no_trial(place, alone):
+def test_a_worker_with_other_data_makes_no_trial(place, joined):
     told = place / "one" / "study" / "recipes.json"
     state = place / "one" / "study" / "search.json"
     before = told.read_text(), state.read_text(), (place / "one" / "metrics.json").read_text()

@@ -38,7 +38,7 @@ def search(
     seed: Annotated[int | None, typer.Option(help="Seed of everything that draws.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, no progress.")] = False,
 ) -> None:
-    """Run a recipe whose widths are searched by trials on the compensated model."""
+    """Search the widths of a recipe, or its space, by trials, and carry the best one out."""
     document: dict[str, Any] = read(recipe)
     section = dict(document.get("search") or {})
     given = {

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from secateur.errors import InputError
 from secateur.repair.moments import DAMPINGS, Moments, best, joined, moments, ridge
-from secateur.repair.prefixes import Prefixes, now
+from secateur.repair.prefixes import Prefixes, Shared
 from secateur.repair.readers import (
     Reader,
     drawn,
@@ -122,7 +122,9 @@ def compensate(
     if cut is not None or shared_readers(structure):  # what later nodes say comes first
         prefixes = None
     solver.solve_shared(lambda: Side(structure, {}, own, batches))
-    begin, reached = solver.go_on(remove, prefixes)
+    shared = None if prefixes is None else Shared(prefixes, remove, solver)
+    begin = 0 if shared is None else shared.go_on()
+    reached = _nothing if shared is None else shared.reached
     wanted, answers = walk(structure, [dense, pruned], solver.before, begin=begin, reached=reached)
     return Compensation(
         solver.changed, tuple(solver.solved), tuple(map(tuple, answers)), tuple(map(tuple, wanted))
@@ -172,39 +174,6 @@ class _Solver:
         for some in uses:
             x, t = (_by_place(parts) for parts in zip(*seen.pop(some[0].weight), strict=True))
             self._fit(some[0], x, t)
-
-    def go_on(
-        self, remove: Removal, prefixes: Prefixes | None
-    ) -> tuple[int, Callable[[int], None]]:
-        """Take what an earlier walk has solved alike. Returns the place from which to walk, and
-        what keeps the states of this one for others."""
-        if prefixes is None:
-            return 0, lambda place: None
-        keys = prefixes.keys(remove, self.drop)
-        places = [
-            place
-            for place, node in enumerate(self.structure.captured.module.graph.nodes)
-            if node in self.readers or node in self.recurrences
-        ]
-        numbers = {place: number for number, place in enumerate(places)}
-        sides = [self.dense, self.pruned]
-        begin, state = 0, prefixes.last(keys, places)
-        if state is not None:
-            begin = state.place
-            for side, results in zip(sides, state.sides, strict=True):
-                side.go_on(begin, results)
-            for name, tensor in state.tensors.items():
-                self.changed[name] = tensor
-                self.pruned.write(name, tensor)
-            self.solved += state.solved
-            self.generator.set_state(state.generator)
-
-        def reached(place: int) -> None:
-            if place in numbers and place != begin:
-                found = now(place, sides, self.changed, self.solved, self.generator)
-                prefixes.keep(keys, numbers[place], found)
-
-        return begin, reached
 
     def before(self, node: fx.Node) -> None:
         """What is done before the pruned network runs a node."""
@@ -378,6 +347,10 @@ class _Solver:
                 new = new.index_fill(dim, torch.from_numpy(gone), 0)
         self.pruned.write(canonical, new)
         self.changed[canonical] = new
+
+
+def _nothing(place: int) -> None:
+    pass
 
 
 def _by_place(parts: Sequence[Tensor]) -> Tensor:

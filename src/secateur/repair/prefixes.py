@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from secateur.repair.streaming import Side
 from secateur.structure.branches import Dropped
 from secateur.structure.structure import Removal, Structure
 
@@ -152,15 +153,58 @@ def _mutates(node: fx.Node) -> bool:
     return schema is not None and bool(schema.is_mutable)
 
 
-def now(
-    place: int,
-    sides: Sequence[Any],
-    tensors: dict[str, Tensor],
-    solved: Sequence[Any],
-    generator: torch.Generator,
-) -> State:
-    """The state of a walk; sides: see ``streaming``."""
-    return State(
-        place, [side.results() for side in sides], dict(tensors), tuple(solved),
-        generator.get_state(),
-    )  # fmt: skip
+class Solver(Protocol):
+    """What a walk solves with; see ``compensation``."""
+
+    dense: Side
+    pruned: Side
+    drop: Dropped
+    changed: dict[str, Tensor]
+    generator: torch.Generator
+
+    @property
+    def readers(self) -> Mapping[fx.Node, Any]: ...
+    @property
+    def recurrences(self) -> Mapping[fx.Node, Any]: ...
+    @property
+    def solved(self) -> Any: ...  # a list, at whose end more is put
+
+
+class Shared:
+    """One walk: it takes what an earlier one has solved alike, and keeps its own states."""
+
+    def __init__(self, prefixes: Prefixes, remove: Removal, solver: Solver) -> None:
+        self._prefixes, self._solver = prefixes, solver
+        self._keys = prefixes.keys(remove, solver.drop)
+        places = [
+            place
+            for place, node in enumerate(self._keys.nodes)
+            if node in solver.readers or node in solver.recurrences
+        ]
+        self._numbers = {place: number for number, place in enumerate(places)}
+        self._begin = 0
+
+    def go_on(self) -> int:
+        """The place from which to walk."""
+        solver, state = self._solver, self._prefixes.last(self._keys, list(self._numbers))
+        if state is None:
+            return 0
+        self._begin = state.place
+        for side, results in zip((solver.dense, solver.pruned), state.sides, strict=True):
+            side.go_on(state.place, results)
+        for name, tensor in state.tensors.items():
+            solver.changed[name] = tensor
+            solver.pruned.write(name, tensor)
+        solver.solved.extend(state.solved)
+        solver.generator.set_state(state.generator)
+        return state.place
+
+    def reached(self, place: int) -> None:
+        """Keep the state before a node that is solved."""
+        if place not in self._numbers or place == self._begin:
+            return
+        solver = self._solver
+        sides = [side.results() for side in (solver.dense, solver.pruned)]
+        generator = solver.generator.get_state()
+        state = State(place, sides, dict(solver.changed), tuple(solver.solved), generator)
+        self._prefixes.keep(self._keys, self._numbers[place], state)
