@@ -145,6 +145,7 @@ def test_intervals_are_those_of_students_t_and_differences_are_in_pairs():
     other = [{"ratio": 0.5, "seed": s, "test": v} for s, v in ((1, 0.7), (2, 0.1))]
     document = {
         "ratios": [0.5, 0.25],
+        "higher_is_better": True,
         "contestants": [{"name": "a", "cells": cells}, {"name": "b", "cells": other}],
     }
     found = beside(document, document["contestants"][0], "b")

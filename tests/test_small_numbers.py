@@ -11,6 +11,8 @@ from secateur.errors import BudgetError
 from secateur.quantities import parse_quantity
 from secateur.reports import methods, numbers
 
+NAMED = {"name": "random", "control": True, "cells": [{"ratio": 0.5, "seed": 0, "test": 0.03}]}
+
 
 def document(is_share: bool, *tests: float):
     cells = [[{"ratio": 0.5, "seed": 0, "test": test, "seconds": 1.0}] for test in tests]
@@ -27,7 +29,10 @@ def test_a_comparison_of_mean_errors_shows_four_digits_of_the_least():
     shown = [row[1] for row in methods.table(found)[1]]
     assert shown == ["0.01224", "0.01287", "0.17780"]
     assert "has 0.01224 mse" in methods.words(found)[-1]
-    assert [row[1] for row in methods.differences(found, "way 0")[1]] == ["+0.00063", "+0.16556"]
+    assert [row[1] for row in methods.differences(found, "way 0")[1]] == ["-0.00063", "-0.16556"]
+    page = methods.as_markdown({**found, "contestants": [*found["contestants"], NAMED]})
+    assert "In mse, in pairs of equal seeds; above 0 where it is better, as less is better." in page
+    assert "| way 0 | +0.01776 |" in page
     shares = [row[1] for row in methods.table(document(True, 0.9012, 0.8874))[1]]
     assert shares == ["90.12", "88.74"]
     assert [row[1] for row in methods.table(document(False, 1115.3, 0.0))[1]] == ["0.00", "1115.30"]

@@ -56,13 +56,14 @@ def means(
 
 
 def beside(document: Document, contestant: Mapping[str, Any], other: str) -> dict[float, Mean]:
-    """Ratio -> mean of the differences to another contestant with the same seeds."""
+    """Ratio -> mean of how far it is ahead of another contestant, with the same seeds."""
+    sign = 1 if document["higher_is_better"] else -1
     control = next((c for c in document["contestants"] if c["name"] == other), {"cells": []})
     theirs = {(c["ratio"], c["seed"]): c["test"] for c in control["cells"] if "test" in c}
     found: dict[float, Mean] = {}
     for ratio in document["ratios"]:
         pairs = [
-            c["test"] - theirs[ratio, c["seed"]]
+            sign * (c["test"] - theirs[ratio, c["seed"]])
             for c in contestant["cells"]
             if c["ratio"] == ratio and "test" in c and (ratio, c["seed"]) in theirs
         ]
@@ -109,6 +110,14 @@ def differences(document: Document, other: str) -> tuple[list[str], list[list[st
         cells = [_written(document, found.get(r), signed=True) for r in document["ratios"]]
         rows.append([contestant["name"], *cells])
     return header, rows
+
+
+def _of_pairs(document: Document) -> str:
+    if document["is_share"] and document["higher_is_better"]:
+        return "Points, in pairs of equal seeds."
+    unit = "Points" if document["is_share"] else f"In {document['metric']}"
+    less = "" if document["higher_is_better"] else ", as less is better"
+    return f"{unit}, in pairs of equal seeds; above 0 where it is better{less}."
 
 
 def errors(document: Document) -> list[str]:
@@ -245,7 +254,7 @@ def as_markdown(document: Document, picture: str = "") -> str:
     parts.append(_markdown(*table(document)))
     for other in ("random", "small dense net"):
         if any(c["name"] == other and c["cells"] for c in document["contestants"]):
-            parts += [f"## Ahead of {other}", "Points, in pairs of equal seeds."]
+            parts += [f"## Ahead of {other}", _of_pairs(document)]
             parts.append(_markdown(*differences(document, other)))
     missed = errors(document)
     if missed:
@@ -267,7 +276,7 @@ def methods_page(document: Document) -> str:
         if any(c["name"] == other and c["cells"] for c in document["contestants"]):
             parts += [
                 tag("h2", None, f"Ahead of {other}"),
-                tag("p", None, "Points, in pairs of equal seeds."),
+                tag("p", None, _of_pairs(document)),
                 numbers_table(*differences(document, other)),
             ]
     missed = errors(document)

@@ -12,7 +12,7 @@ from secateur.reports.markup import Markup, join, tag
 from secateur.reports.plotting import Scale, drawing, label, line, rect, ticks
 from secateur.reports.sections import grid, scrolled
 
-WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 720, 260, 72, 12, 40, 14
+WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 720, 270, 72, 12, 40, 28
 
 
 def write_page(document: dict[str, Any], path: Path) -> Path:
@@ -59,7 +59,7 @@ def _curve(document: dict[str, Any]) -> Markup:
     x = Scale(0, 1, LEFT, WIDTH - RIGHT)
     y = Scale(max(0.0, dense - margin), high, HEIGHT - BOTTOM, TOP)
     shapes = [label((LEFT + WIDTH) / 2, HEIGHT - 6, f"ratio of {document['knob']} that left"),
-              label(12, TOP + 4, _name(document), "start")]  # fmt: skip
+              label(12, 12, _name(document), "start")]  # fmt: skip
     shapes += [label(x(at), HEIGHT - BOTTOM + 18, f"{at:g}") for at in ticks(0, 1, 10)]
     shapes += [label(LEFT - 6, y(at) + 4, numbers.percent(at), "end")
                for at in ticks(y.low, high, 5)]  # fmt: skip
