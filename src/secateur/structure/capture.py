@@ -20,8 +20,10 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch._functorch import config
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import Dim, export
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.modules import transformer
 from torch.utils import _pytree as pytree
 
@@ -31,6 +33,7 @@ from secateur.structure.composites import take_apart
 from secateur.structure.copying import forget_stored
 from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size, is_batched, repeated
 from secateur.structure.modes import inline_modes
+from secateur.structure.numbers import only_counts, reads
 
 _TORCH = f"{Path(torch.__file__).parent}/"
 _HERE = f"{Path(__file__).parent.parent}/"
@@ -44,6 +47,8 @@ class Captured:
     arguments: the positional and keyword arguments it was captured with (batch at least 2).
     batch:     size of the batch at capture; ``dynamic`` says whether others are accepted.
     caches:    for every flat output, whether it lies in a key-value cache.
+    numbers:   lines of code that read a whole number from the inputs (a length); in the graph
+               it is that of the example, which it asserts.
     """
 
     module: fx.GraphModule
@@ -52,6 +57,13 @@ class Captured:
     dynamic: bool
     training: bool
     caches: tuple[bool, ...] = ()
+    numbers: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was settled to capture it, in words."""
+        words = "a number that forward reads from its inputs is that of the example"
+        return tuple(f"{words}: {line}" for line in self.numbers)
 
 
 def capture(model: nn.Module, example_inputs: ExampleInputs, training: bool = False) -> Captured:
@@ -92,12 +104,14 @@ def _export(model: nn.Module, arguments: Any, training: bool) -> Captured:
     buffers = {name: value.detach().clone() for name, value in model.named_buffers()}
     held = {module: dict(module._buffers) for module in model.modules()}
     failure: Exception | None = None
-    for dynamic in (True, False):
+    for dynamic, known in ((True, False), (False, False), (True, True)):
+        if known and not isinstance(failure, GuardOnDataDependentSymNode):
+            break
         shapes = pytree.tree_map(
             lambda leaf: {0: Dim.AUTO} if is_batched(leaf) else None, (args, kwargs)
         )
         try:
-            with _quiet():
+            with _quiet(), config.patch(fake_tensor_propagate_real_tensors=known):
                 program = export(
                     model,
                     args,
@@ -108,19 +122,22 @@ def _export(model: nn.Module, arguments: Any, training: bool) -> Captured:
                 module = program.module(check_guards=False)
         # Whatever export raises (dozens of types, from user code too) becomes one sentence.
         except Exception as error:
-            failure = failure or error
+            failure = error if known else failure or error
             continue
         finally:
             _forget_fakes(held)
             _restore(model, buffers)
         assert isinstance(module, fx.GraphModule)
+        if known and not only_counts(module.graph):
+            break
         inline_modes(module)
         take_apart(module)
         _forget_replaced(module)
         free = any(_is_symbolic(node) for node in module.graph.nodes if node.op == "placeholder")
         size = next((t.shape[0] for t in pytree.tree_leaves(arguments) if is_batched(t)), 1)
         caches = leaves_in_caches(program.call_spec.out_spec)  # type: ignore[arg-type]
-        return Captured(module, arguments, size, free, training, caches)
+        numbers = tuple(dict.fromkeys(map(source_line, reads(module.graph)))) if known else ()
+        return Captured(module, arguments, size, free, training, caches, numbers)
     assert failure is not None
     raise CaptureError(_explain(failure)) from failure
 

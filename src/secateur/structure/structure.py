@@ -211,14 +211,14 @@ def trace(
     _hold_outside(tracer, model, part)
     read(tracer, captured)
     if not _trains_more(model, tracer, part):
-        return _solved(tracer, captured, None, (), part)
+        return _solved(tracer, captured, None, captured.notes, part)
     try:
         training = capture_part(model, part, inputs, training=True)
     except CaptureError as error:
-        notes = (f"train mode was not captured: {error}",)
+        notes = (*captured.notes, f"train mode was not captured: {error}")
         return _solved(tracer, captured, None, notes, part)
     read(tracer, training)
-    return _solved(tracer, captured, training, (), part)
+    return _solved(tracer, captured, training, captured.notes, part)
 
 
 def with_train_graph(
