@@ -16,7 +16,14 @@ from secateur.structure.caches import known_caches
 from secateur.structure.inputs import ExampleInputs
 from secateur.structure.parts import part_of
 from secateur.structure.structure import Structure, trace
-from secateur.surgery.reference import InDouble, double, surviving, widened, zeroed_outputs
+from secateur.surgery.reference import (
+    InDouble,
+    double,
+    same_draws,
+    surviving,
+    widened,
+    zeroed_outputs,
+)
 
 # Two float64 evaluations in another order of summation; see docs/architecture.md.
 RELATIVE_TO_OUTPUT = 1e-10
@@ -90,7 +97,7 @@ def outputs_in_double(model: nn.Module, arguments: Any) -> list[torch.Tensor]:
     """Flat tensor outputs of an eval-mode copy of the model in float64."""
     args, kwargs = double(arguments)
     wide = widened(model)
-    with torch.no_grad(), InDouble(), known_caches():
+    with torch.no_grad(), InDouble(), known_caches(), same_draws():
         outputs = pytree.tree_leaves(wide(*args, **kwargs))
     return [t for t in outputs if isinstance(t, torch.Tensor)]
 

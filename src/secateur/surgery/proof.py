@@ -24,7 +24,7 @@ from secateur.structure.inputs import ExampleInputs, repeated
 from secateur.structure.parts import capture_part, part_of
 from secateur.structure.structure import Structure
 from secateur.surgery.graph_model import Program, flat_specs
-from secateur.surgery.reference import InDouble, double, widened
+from secateur.surgery.reference import InDouble, double, same_draws, widened
 from secateur.surgery.rewriting import Rewritten
 from secateur.surgery.scaling import multiply_rows
 
@@ -137,11 +137,13 @@ def runs_equal(
     program = Program.of(_copied(rewritten.graph), *flat_specs(structure.captured.module))
     args, kwargs = double(repeated(arguments, 2))
     with torch.no_grad(), InDouble(), known_caches():
-        expected = pytree.tree_leaves(program.run(holder, args, kwargs))
+        with same_draws():
+            expected = pytree.tree_leaves(program.run(holder, args, kwargs))
         for name, factors in scales.items():
             multiply_rows(tensors[name], factors)
         try:
-            seen = pytree.tree_leaves(part_of(holder, structure.part)(*args, **kwargs))
+            with same_draws():
+                seen = pytree.tree_leaves(part_of(holder, structure.part)(*args, **kwargs))
         except Exception as error:  # the user's own code may raise anything
             line = user_line("".join(traceback.format_exception(error)))
             raise SurgeryError(

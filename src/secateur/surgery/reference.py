@@ -7,7 +7,8 @@ units, the node runs on the survivors and its result is put back among zeros.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.structure.boundary import flat_outputs
-from secateur.structure.constants import may_copy
+from secateur.structure.constants import is_mutating, may_copy
 from secateur.structure.copying import OF_TORCH, copied
 from secateur.structure.structure import Removal, Structure
 from secateur.structure.values import Value
@@ -76,6 +77,14 @@ def double(tree: Any) -> Any:
         return tensor.double() if tensor.is_floating_point() else tensor
 
     return pytree.tree_map_only(torch.Tensor, wide, tree)
+
+
+@contextmanager
+def same_draws() -> Iterator[None]:
+    """Random numbers of forward are the same in every run within such a block."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
 
 
 def widened(model: nn.Module) -> nn.Module:
@@ -162,12 +171,20 @@ class ZeroedReference(fx.Interpreter):
         if n in self.drop.joins:  # the branch answers zero
             kept = self.env[self.drop.joins[n]]
             return kept + torch.zeros_like(kept)
-        if n in self.adapted:
+        if n in self.adapted or self._draws_fewer(n):
             return self._on_survivors(n)
         result, value = super().run_node(n), self.structure.tracer.values.get(n)
         if isinstance(result, torch.Tensor) and isinstance(value, Value) and self._loses(n):
             return self._without_empty_quotients(result, value)
         return result
+
+    def _draws_fewer(self, node: fx.Node) -> bool:
+        """Whether it makes random numbers, of which the pruned model makes fewer."""
+        tags = getattr(node.target, "tags", ())
+        if torch.Tag.nondeterministic_seeded not in tags or is_mutating(node):
+            return False
+        value = self.structure.tracer.values.get(node)
+        return isinstance(value, Value) and self._loses(node)
 
     def _loses(self, node: fx.Node) -> bool:
         """Whether some index of its result left."""
@@ -235,7 +252,7 @@ def zeroed_outputs(
     """Flat outputs of the zeroed dense model in float64; ``arguments`` is (args, kwargs)."""
     flat = pytree.tree_leaves(double(arguments))
     reference = ZeroedReference(structure, remove, _tensors(model))
-    with torch.no_grad(), InDouble():
+    with torch.no_grad(), InDouble(), same_draws():
         output = fx.Interpreter.run(reference, *flat, enable_io_processing=False)
     return [t for t in pytree.tree_leaves(output) if isinstance(t, torch.Tensor)]
 
