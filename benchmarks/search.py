@@ -28,6 +28,7 @@ QUICK_COUNTS = COUNTS[:-1]
 # What else an algorithm's file stands on; results are of that code alone.
 SHARED = {
     "auto": ("_surrogate",), "tpe": ("_optuna",), "bisection": ("_sequential",),
+    "halving": ("_sequential",),
     "greedy": ("_sequential",), "netadapt": ("_sequential",),
     **dict.fromkeys(("differential", "genetic", "nsga2", "swarm"), ("_pymoo",)),
 }  # fmt: skip
