@@ -12,6 +12,7 @@ from model_zoo.subjects import Subject
 FAMILIES = (
     "recurrent", "sequences", "temporal", "convolutional", "unets", "detectors", "adversarial",
     "diffusion", "flows", "points", "dense", "recommenders", "interfaces", "conditioned",
+    "spectral",
 )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def candidate_edits(model: nn.Module, touched: set[str], rewritten: Rewritten) -
                     continue
                 stays = _new_value(value, pairs, _stays_if_it_may)
                 new = _new_value(value, pairs, choose)
-                if choose is _last_change and new != stays:
+                if choose is _last_change and new is not stays and new != stays:
                     unsure[type(module), name] = None
                 new = stays if (type(module), name) == except_for else new
                 if new is not value and new != value:
