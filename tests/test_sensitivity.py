@@ -101,6 +101,7 @@ def test_it_goes_on_where_it_was_cut_off_and_branches_and_compensation_take_part
 def test_what_makes_no_sense_is_said(place, words, said):
     done = secateur(place, "sensitivity", "recipe.yaml", "--output", f"bad{len(said)}", *words)
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    assert not (place / f"bad{len(said)}").exists()
 
 
 def test_ctrl_c_says_how_to_go_on(place):

@@ -70,9 +70,13 @@ def sensitivity(
 
 def _shares(text: str) -> list[float]:
     try:
-        return [float(part) for part in text.split(",")]
+        found = [float(part) for part in text.split(",")]
     except ValueError as error:
         raise InputError(f"--levels wants numbers such as 0.25,0.5; got {text!r}") from error
+    wrong = [level for level in found if not 0 < level < 1]
+    if wrong:  # before a folder is made
+        raise InputError(f"--levels wants shares between 0 and 1, such as 0.5; got {wrong[0]:g}")
+    return found
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -54,6 +54,10 @@ def program_to_json(program: Program) -> dict[str, Any]:
     return {"nodes": nodes, "in_spec": specs[0], "out_spec": specs[1]}
 
 
+class UnknownContainer(InputError):
+    """A type of inputs or outputs that a library makes known when it is imported."""
+
+
 def program_from_json(document: dict[str, Any]) -> Program:
     """The compiled program. Errors: InputError for an unknown operation or a broken document."""
     graph = fx.Graph()
@@ -68,7 +72,12 @@ def program_from_json(document: dict[str, Any]) -> Program:
                 entry["op"], target, tuple(args), kwargs, entry["name"]
             )
         specs = [_spec(document[key]) for key in ("in_spec", "out_spec")]
-    except (LookupError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
+    except NotImplementedError as error:
+        raise UnknownContainer(
+            f"the model takes or returns a container that is not known here ({error}); import the "
+            "library that it comes from, or give load the function that builds the dense model"
+        ) from error
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"the graph file is broken: {error}; save the model again") from error
     return Program.of(graph, specs[0], specs[1])
 

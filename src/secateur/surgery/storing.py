@@ -1,8 +1,7 @@
 """``save`` and ``load``: safetensors, the plan, and how it was applied. Nothing is unpickled.
 
 A folder holds ``plan.json``, ``model.safetensors``, ``surgery.json`` and, after graph surgery,
-``graph.json``. After module surgery ``load`` needs the function that builds the dense model;
-after graph surgery the graph alone is enough.
+``graph.json``, which is enough; after module surgery ``load`` needs the dense model's builder.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from secateur.structure.parts import belongs, part_of, without_prefix
 from secateur.surgery.applying import Origin, apply, origin_of
 from secateur.surgery.description import SCHEMA, Description, read_description
 from secateur.surgery.graph_model import GraphModel, Program
-from secateur.surgery.graph_text import program_from_json, program_to_json
+from secateur.surgery.graph_text import UnknownContainer, program_from_json, program_to_json
 from secateur.surgery.mending import mend
 from secateur.surgery.module import install
 from secateur.surgery.tensors import named_tensors, transient_buffers
@@ -77,7 +76,7 @@ def load(
 ) -> nn.Module:
     """The pruned model of a folder, with bit-equal outputs.
 
-    build_model: builds the dense model; needed after module surgery.
+    build_model: builds the dense model; needed after module surgery, or to import types of answers.
     Errors: InputError for a missing or broken file; PlanMismatch when the built model is another.
     """
     folder = Path(folder)
@@ -90,7 +89,13 @@ def load(
     origin = Origin(plan, description.kind, edits, inputs, tuple(description.notes), scales)
     stored = description.kind == "graph" and (folder / "graph.json").exists()
     if stored and not plan.part:
-        model: nn.Module = _from_graph(folder, description, tensors)
+        try:
+            model: nn.Module = _from_graph(folder, description, tensors)
+        except UnknownContainer:
+            if build_model is None:
+                raise
+            build_model()  # whose code makes its own types known
+            model = _from_graph(folder, description, tensors)
     elif build_model is None:
         raise InputError(
             f"{folder} holds the weights of your own class; give load the function that builds "
