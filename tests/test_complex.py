@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +27,10 @@ class Modes(nn.Module):
         return self.head(torch.fft.irfft(y, n=x.shape[-1]).mT)
 
 
-def test_complex_weights_are_scored_cut_verified_and_saved(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["module", "graph"])
+def test_complex_weights_are_scored_cut_verified_and_saved(
+    tmp_path: Path, method: Literal["module", "graph"]
+) -> None:
     torch.manual_seed(0)
     model, x = Modes().eval(), torch.randn(2, 4, 4)
     structure = sc.trace(model, x)
@@ -37,7 +42,7 @@ def test_complex_weights_are_scored_cut_verified_and_saved(tmp_path: Path) -> No
     plan = sc.plan(model, structure, criterion="l2", budget={"params": 0.8}, scope="local")
     name = next(group.name for group in structure.groups if group.size == 6)
     assert 4 in plan.remove[name] and 2 not in plan.remove[name]
-    pruned = sc.apply(model, plan, x, structure=structure)
+    pruned = sc.apply(model, plan, x, method=method, structure=structure)
     assert sc.verify(model, pruned, plan, x, structure=structure).ok
     sc.save(pruned, tmp_path / "pruned")
     torch.testing.assert_close(sc.load(tmp_path / "pruned", Modes).eval()(x), pruned(x))

@@ -115,7 +115,9 @@ def _target_from_text(op: str, text: str) -> Any:
             "use the torch that saved it"
         )
     # operations of TorchScript alone, such as aten::save, have no kernel
-    reaches_files = any(a.name in ("filename", "path") for a in operation._schema.arguments)
+    reaches_files = any(  # the path of einsum is an order of its operands
+        a.name in ("filename", "path") and str(a.type) == "str" for a in operation._schema.arguments
+    )
     if reaches_files or not torch._C._dispatch_has_kernel(operation.name()):
         raise InputError(f"the graph file calls '{text}', which no model needs; save it again")
     return operation
