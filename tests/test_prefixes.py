@@ -14,10 +14,10 @@ from torch.nn import functional
 import secateur as sc
 from secateur.job.racing import Race
 from secateur.job.trying import Trying
-from secateur.repair import compensation
 from secateur.repair.compensation import compensate
 from secateur.repair.divergence import divergences
 from secateur.repair.prefixes import Prefixes
+from secateur.repair.solver import Solver
 from secateur.repair.streaming import Side
 
 
@@ -115,7 +115,7 @@ def test_losses_are_those_of_trials_that_share_nothing(net, memory):
 def work(monkeypatch) -> Counter[str]:
     """Counts layers that are solved, and nodes that are run on a batch."""
     counts: Counter[str] = Counter()
-    fit, step = compensation._Solver._fit, Side.step
+    fit, step = Solver._fit, Side.step
 
     def counted_fit(self: Any, *args: Any) -> None:
         counts["layers"] += 1
@@ -125,7 +125,7 @@ def work(monkeypatch) -> Counter[str]:
         counts["nodes"] += len(self._runs) * (node.op == "call_function")
         step(self, node)
 
-    monkeypatch.setattr(compensation._Solver, "_fit", counted_fit)
+    monkeypatch.setattr(Solver, "_fit", counted_fit)
     monkeypatch.setattr(Side, "step", counted_step)
     return counts
 

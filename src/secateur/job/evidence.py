@@ -15,7 +15,7 @@ from secateur.planning import StructureLike
 from secateur.policies import POLICIES
 from secateur.quantities import Quantity
 from secateur.refining import Units
-from secateur.repair.compensation import Solved
+from secateur.repair.solver import Solved
 
 POINTS = 24  # of a curve
 FRONT = (0.9, 0.75, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # shares of the dense cost

@@ -21,7 +21,8 @@ from secateur.job.work import Work
 from secateur.planning import describe, digest
 from secateur.quantities import Quantity
 from secateur.repair.batch_norm import recalibrate
-from secateur.repair.compensation import Solved, compensate
+from secateur.repair.compensation import compensate
+from secateur.repair.solver import Solved
 from secateur.repair.streaming import fitting
 from secateur.structure.copying import copied
 from secateur.structure.structure import Removal, trace
