@@ -27,7 +27,7 @@ class LateTable(nn.Module):
             slopes = self.get_buffer("slopes")
             known = torch.arange(places, dtype=slopes.dtype)[:, None] * slopes
             self.register_buffer("bias", known, persistent=False)
-        return known[-places:]
+        return known[:places]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(torch.tanh(self.inp(x) + self.table(x.shape[1])))
@@ -50,3 +50,7 @@ def test_a_table_registered_in_the_first_call(method: Literal["module", "graph"]
         assert pruned(longer).shape == (2, 5, 2)
     pruned(x)
     assert torch.equal(x, given)
+    model(x)  # now there is a table, of which the trace knows nothing
+    again = sc.apply(model, plan, x, method=method, structure=structure)
+    assert model.get_buffer("bias").shape == (3, 6)
+    torch.testing.assert_close(again(x), pruned(x))

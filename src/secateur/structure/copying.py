@@ -58,8 +58,10 @@ def buffers_as_traced(model: nn.Module, traced: Mapping[str, torch.Tensor]) -> I
     """For a while, the buffers of a trace in place of those that a forward pass has replaced.
 
     Some code grows a table with the inputs and registers it anew (ConViT, tables of rotary
-    angles); the trace speaks of the one that was there. Values alone may change.
+    angles); the trace speaks of the one that was there. Values alone may change. What was
+    registered since is away for the while.
     """
+    late = {name: buffer for name, buffer in model.named_buffers() if name not in traced}
     replaced = {
         name: buffer
         for name, buffer in model.named_buffers()
@@ -68,12 +70,14 @@ def buffers_as_traced(model: nn.Module, traced: Mapping[str, torch.Tensor]) -> I
     try:
         for name in replaced:
             _put(model, name, traced[name])
+        for name in late:
+            _put(model, name, None)
         yield
     finally:
-        for name, buffer in replaced.items():
+        for name, buffer in (replaced | late).items():
             _put(model, name, buffer)
 
 
-def _put(model: nn.Module, name: str, buffer: torch.Tensor) -> None:
+def _put(model: nn.Module, name: str, buffer: torch.Tensor | None) -> None:
     owner, _, leaf = name.rpartition(".")
     model.get_submodule(owner)._buffers[leaf] = buffer
