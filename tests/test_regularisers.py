@@ -109,7 +109,12 @@ def test_every_regulariser_has_its_conformance_case():
     covered = {
         name.removeprefix("Test") for name in globals() if name.startswith("Test")
     } | {"L0", "Freezing", "Dropout"}  # which have files of their own  # fmt: skip
-    assert {type_.__name__ for type_ in map(REGULARISERS.get, REGULARISERS.names())} <= covered
+    own = [
+        type_
+        for type_ in map(REGULARISERS.get, REGULARISERS.names())
+        if type_.__module__.startswith("secateur.")  # and not what a page of the docs registers
+    ]
+    assert own and {type_.__name__ for type_ in own} <= covered
 
 
 # -- l1

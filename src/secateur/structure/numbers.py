@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from secateur.structure.values import above
+
 aten = torch.ops.aten
 
 _READS = frozenset({aten.item.default, aten._local_scalar_dense.default})
@@ -24,8 +26,12 @@ def reads(graph: fx.Graph) -> list[fx.Node]:
 
 
 def only_counts(graph: fx.Graph) -> bool:
-    """Whether all that the graph reads are whole numbers, and no shape depends on values."""
-    whole = all(_type(node.args[0]) in _WHOLE for node in reads(graph))
+    """Whether all that the graph reads are whole numbers of its inputs, and no shape depends on
+    values. A counter that is a buffer goes on: its number of today is nothing to keep."""
+    whole = all(
+        _type(node.args[0]) in _WHOLE and all(n.op != "get_attr" for n in above(node))
+        for node in reads(graph)
+    )
     return whole and not any(
         torch.Tag.dynamic_output_shape in node.target.tags or _chooses(node)
         for node in graph.nodes

@@ -17,7 +17,7 @@ from torch import fx
 
 from secateur.structure.axes import Ids
 from secateur.structure.tracer import RULES, Positions, Tracer
-from secateur.structure.values import sizes_of
+from secateur.structure.values import above, sizes_of
 
 aten = torch.ops.aten
 _MOVES_LIKE = (aten.permute, aten.view)  # and all operations that share a rule with these
@@ -75,18 +75,6 @@ def taken(tracer: Tracer, node: fx.Node, ids: Ids) -> int:
         assert isinstance(index, fx.Node) and isinstance(dim, int)
         count += sizes_of(index.meta["val"])[dim]
     return count
-
-
-def above(node: fx.Node) -> set[fx.Node]:
-    """All that a node is made from."""
-    seen: set[fx.Node] = set()
-    queue = [node]
-    while queue:
-        for operand in queue.pop().all_input_nodes:
-            if operand not in seen:
-                seen.add(operand)
-                queue.append(operand)
-    return seen
 
 
 def _moves(operation: Any) -> bool:

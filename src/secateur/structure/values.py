@@ -65,3 +65,15 @@ def holds_tensor(result: Any) -> bool:
     if isinstance(result, (list, tuple)):
         return any(holds_tensor(item) for item in result)
     return isinstance(result, torch.Tensor)
+
+
+def above(node: fx.Node) -> set[fx.Node]:
+    """All that a node is made from."""
+    seen: set[fx.Node] = set()
+    queue = [node]
+    while queue:
+        for operand in queue.pop().all_input_nodes:
+            if operand not in seen:
+                seen.add(operand)
+                queue.append(operand)
+    return seen

@@ -11,10 +11,9 @@ from torch import fx
 
 from secateur.structure.axes import Ids
 from secateur.structure.constants import is_mutating
-from secateur.structure.positions import above
 from secateur.structure.rules.movement import replaced
 from secateur.structure.tracer import Count, Tracer, rule
-from secateur.structure.values import Value, result_shape
+from secateur.structure.values import Value, above, result_shape
 
 aten = torch.ops.aten
 
