@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import secateur as sc
 from secateur.errors import BudgetError, PlanError
+from secateur.repair import tracing
 from secateur.repair.tracing import traces, unit_losses
 from zoo.routed import EXPERTS, Experts, LookedUpExperts, Never
 
@@ -67,6 +69,25 @@ def test_an_expert_costs_what_its_tokens_lose_elsewhere(
     for expert in left:
         assert float(losses[expert]) == pytest.approx(wanted[expert], rel=1e-3)
     assert all(float(losses[expert]) < 1e-6 for expert in before)
+
+
+def test_many_experts_are_judged_without_a_pass_for_each(
+    net: Classifier, samples: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    structure = sc.trace(net, samples[:2])
+    passes: list[str] = []
+
+    def counted(model: object, structure: object, group: sc.Group, *rest: object) -> np.ndarray:
+        passes.append(group.name)
+        return np.zeros(group.size)
+
+    monkeypatch.setattr(tracing, "omitted", counted)
+    for most, wanted in ((EXPERTS, [EXPERT]), (EXPERTS - 1, [])):
+        passes.clear()
+        monkeypatch.setattr(tracing, "LEFT_OUT", most)
+        found, _ = traces(net, structure, [samples], classes=3)
+        assert passes == wanted
+    assert float(unit_losses(found[EXPERT]).max()) > 1e-4  # of the derivatives
 
 
 def test_as_many_experts_stay_as_a_token_goes_to(net: Classifier, samples: Tensor) -> None:

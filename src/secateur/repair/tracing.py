@@ -9,7 +9,7 @@ with H of the inputs (per place) and G of the gradients (summed over the places 
 expected rise of the Kullback-Leibler divergence where both are independent (Kronecker-factored
 Fisher information, Martens and Grosse 2015). Groups that no linear layer reads are judged by the
 squared derivative of the likelihood along their weights, whole branches by that along what they
-add to the skip path, about its mean. Experts are left out one by one (``omitting.py``).
+add to the skip path, about its mean. A few experts are left out one by one (``omitting.py``).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ ROUNDING = 1e-6  # of the second moment; below it a variance says nothing
 STEPS = 64  # in how many a group is emptied
 FEWER_STEPS, MANY_INPUTS = 32, 2048  # where a layer that reads it has more inputs than this
 MEMORY = 2 * 2**30  # bytes of moments held in one pass
+LEFT_OUT = 256  # units that are left out one by one, a pass each; where there are more, none are
 
 
 def traces(
@@ -66,6 +67,7 @@ def traces(
         raise InputError("the criterion 'obs' needs calibration inputs; give at least one batch")
     found: dict[str, Trace] = {}
     whole: dict[str, float] = {}
+    few = sum(group.size for group in structure.groups if group.chosen) <= LEFT_OUT
     for some in _passes(structure, memory):
         again = () if whole else branches
         record = Record(model, structure, removed or {}, some, weighted, again)
@@ -74,7 +76,7 @@ def traces(
             record.run(batch, classes, generator, len(batches))
         for group in some:
             left_out = None
-            if weighted and group.chosen and not record.readers[group.name]:
+            if weighted and few and group.chosen and not record.readers[group.name]:
                 left_out = omitted(model, structure, group, batches[0], record.removed, classes)
             found[group.name] = _trace(record, group, left_out)
         whole |= {name: 0.5 * s / max(record.samples, 1) for name, s in record.branches.items()}

@@ -50,7 +50,7 @@ def follow(tracer: Tracer, node: fx.Node) -> None:
                 tracer.positions[node] = Positions(known.ids)
         elif operation in _SILENT:
             continue
-        elif once and first and _moves(operation):
+        elif once and first and _moves(node, operation):
             tracer.positions[node] = Positions(known.ids)
         elif once and first and operation is aten.sort:
             tracer.positions[node] = Positions(known.ids, 0)
@@ -77,7 +77,11 @@ def taken(tracer: Tracer, node: fx.Node, ids: Ids) -> int:
     return count
 
 
-def _moves(operation: Any) -> bool:
+def _moves(node: fx.Node, operation: Any) -> bool:
+    """Whether elements are moved, and stay numbers: of truth values nothing could be renumbered."""
+    result = node.meta.get("val")
+    if isinstance(result, torch.Tensor) and result.dtype == torch.bool:
+        return False
     return operation in _MOVES or RULES.get(operation) in {RULES[like] for like in _MOVES_LIKE}
 
 
