@@ -8,6 +8,9 @@ Vectorised over the units.
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.sparse import coo_array, csr_array, vstack
 
@@ -112,90 +115,120 @@ def _clip(matrix: Sparse) -> Sparse:
 
 def complete(closure: Sparse, labels: np.ndarray, frozen: int, products: list[Product]) -> Sparse:
     """Units [n, classes] that refused closures become when half-taken slabs leave whole."""
-    grids = [labels[product.flat].reshape(product.sizes) for product in products]
-    factors = [[labels[factor] for factor in product.factors] for product in products]
+    grids = [_Grid.of(product, labels) for product in products]
     count, classes = closure.shape
+    within = _ones(
+        np.concatenate([grid.touched for grid in grids]),
+        np.repeat(np.arange(len(grids)), [len(grid.touched) for grid in grids]),
+        (classes, len(grids)),
+    )
     found: dict[bytes, np.ndarray] = {}
     steps = COMPLETION_STEPS
-    at_once = max(1, COMPLETION_CELLS // max(classes, *(grid.size for grid in grids)))
+    at_once = max(1, COMPLETION_CELLS // max(classes, *(grid.classes.size for grid in grids)))
     for start in range(0, count, at_once):
         units = np.arange(start, min(start + at_once, count))
         gone = np.ascontiguousarray(closure[units].toarray().T > 0)
         gone = gone[:, ~gone[frozen]]
+        touched = np.asarray(within.T @ gone > 0)
+        # due[rule, product, unit]: something of the product left since the rule has seen it
+        due = np.stack([touched] * len(_RULES))
         while gone.shape[1] and steps > 0:
-            steps -= gone.shape[1] * len(products)
             changed = np.zeros(gone.shape[1], bool)
-            for rule in (_own_whole_slabs, _follow_factors):
-                for grid, parts in zip(grids, factors, strict=True):
-                    changed |= rule(gone, grid, parts, frozen)
-            ended = gone[:, ~changed]
-            for grid, parts in zip(grids, factors, strict=True):
-                ended = ended[:, _is_whole(ended, grid, parts)]
-            found.update((unit.tobytes(), unit) for unit in ended.T)
-            gone = gone[:, changed & ~gone[frozen]]
+            for rule, at in itertools.product(range(len(_RULES)), range(len(grids))):
+                units = np.flatnonzero(due[rule, at])
+                if not units.size:
+                    continue
+                steps -= units.size
+                due[rule, at] = False
+                lost, unit = _RULES[rule](gone, units, grids[at], frozen)
+                gone[lost, unit] = True
+                changed[unit] = True
+                there, product = (_ones(unit, lost, (len(changed), classes)) @ within).nonzero()
+                due[:, product, there] = True
+                touched[product, there] = True
+            ended = ~changed
+            for grid, touches in zip(grids, touched, strict=True):
+                units = np.flatnonzero(ended & touches)
+                ended[units] = _is_whole(gone, units, grid)
+            found.update((unit.tobytes(), unit) for unit in gone[:, ended].T)
+            goes_on = changed & ~gone[frozen]
+            gone, touched, due = gone[:, goes_on], touched[:, goes_on], due[:, :, goes_on]
     return csr_array(np.array(list(found.values())).reshape(-1, classes))
 
 
+@dataclass(frozen=True)
+class _Grid:
+    """The classes of a product's elements, and of the indices of each of its factors."""
+
+    classes: np.ndarray
+    factors: list[np.ndarray]
+    touched: np.ndarray
+
+    @staticmethod
+    def of(product: Product, labels: np.ndarray) -> _Grid:
+        factors = [labels[factor] for factor in product.factors]
+        grid = labels[product.flat].reshape(product.sizes)
+        return _Grid(grid, factors, np.unique(np.concatenate([grid.reshape(-1), *factors])))
+
+
 def _own_whole_slabs(
-    gone: np.ndarray, grid: np.ndarray, parts: list[np.ndarray], frozen: int
-) -> np.ndarray:
+    gone: np.ndarray, units: np.ndarray, grid: _Grid, frozen: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Elements that left without any of their factors: the cheapest factor leaves with them.
 
-    gone: bool [classes, units], written to. Returns bool [units]: who lost something.
+    gone: bool [classes, all units]. Returns the classes that leave, and the unit of each.
     """
-    bare = gone[grid] & ~_covered(gone, parts)
-    dims = tuple(range(grid.ndim))
-    short = np.asarray(bare.any(axis=dims))
-    changed = np.zeros(len(short), bool)
-    if not short.any():
-        return changed
-    units = np.flatnonzero(short)
-    bare = bare[..., units]
+    lost = _picked(gone, grid.classes, units)
+    bare = lost & ~_covered(gone, units, grid)
+    dims = tuple(range(grid.classes.ndim))
+    short = np.flatnonzero(bare.any(axis=dims))
+    units, bare = units[short], bare[..., short]
     needs, costs = [], []
-    for axis, classes in enumerate(parts):
+    for axis, classes in enumerate(grid.factors):
         need = np.asarray(bare.any(axis=tuple(d for d in dims if d != axis)))
         all_of_it = (need | gone[np.ix_(classes, units)]).all(axis=0)
         impossible = all_of_it | need[classes == frozen].any(axis=0)
-        cost = need.sum(axis=0) * (grid.size // grid.shape[axis])
+        cost = need.sum(axis=0) * (grid.classes.size // grid.classes.shape[axis])
         needs.append(need)
         costs.append(np.where(impossible, np.inf, cost))
     cheapest = np.argmin(costs, axis=0)
-    for axis, (need, classes) in enumerate(zip(needs, parts, strict=True)):
-        chosen = np.asarray((cheapest == axis) & np.isfinite(costs[axis]))
-        place, unit = np.nonzero(need & chosen)
-        gone[classes[place], units[unit]] = True
-        changed[units[chosen]] = True
-    return changed
+    leaving = []
+    for axis, (need, classes) in enumerate(zip(needs, grid.factors, strict=True)):
+        place, unit = np.nonzero(need & ((cheapest == axis) & np.isfinite(costs[axis])))
+        leaving.append((classes[place], units[unit]))
+    classes, owners = zip(*leaving, strict=True)
+    return np.concatenate(classes), np.concatenate(owners)
 
 
 def _follow_factors(
-    gone: np.ndarray, grid: np.ndarray, parts: list[np.ndarray], frozen: int
-) -> np.ndarray:
-    """The slabs of a factor that leaves leave with it.
-
-    gone: bool [classes, units], written to. Returns bool [units]: who lost something.
-    """
-    flat = grid.reshape(-1)
-    late = _covered(gone, parts).reshape(len(flat), -1) & ~gone[flat]
-    changed = np.asarray(late.any(axis=0))
-    if changed.any():
-        place, unit = np.nonzero(late)
-        gone[flat[place], unit] = True
-    return changed
+    gone: np.ndarray, units: np.ndarray, grid: _Grid, frozen: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The slabs of a factor that leaves leave with it; returns as above."""
+    late = _covered(gone, units, grid) & ~_picked(gone, grid.classes, units)
+    place, unit = np.nonzero(late.reshape(-1, len(units)))
+    return grid.classes.reshape(-1)[place], units[unit]
 
 
-def _covered(gone: np.ndarray, parts: list[np.ndarray]) -> np.ndarray:
+_RULES = (_own_whole_slabs, _follow_factors)
+
+
+def _picked(gone: np.ndarray, classes: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """bool [*classes, units]."""
+    return gone[classes.reshape(-1, 1), units].reshape(*classes.shape, len(units))
+
+
+def _covered(gone: np.ndarray, units: np.ndarray, grid: _Grid) -> np.ndarray:
     """bool [*grid, units]: which elements leave because a factor of theirs does."""
     result: np.ndarray = np.zeros((), bool)
-    for axis, classes in enumerate(parts):
-        shape = [1] * len(parts) + [gone.shape[1]]
+    for axis, classes in enumerate(grid.factors):
+        shape = [1] * len(grid.factors) + [len(units)]
         shape[axis] = len(classes)
-        result = result | gone[classes].reshape(shape)
+        result = result | _picked(gone, classes, units).reshape(shape)
     return result
 
 
-def _is_whole(gone: np.ndarray, grid: np.ndarray, parts: list[np.ndarray]) -> np.ndarray:
+def _is_whole(gone: np.ndarray, units: np.ndarray, grid: _Grid) -> np.ndarray:
     """bool [units]: what left of the grid is a union of slabs, and not all of it."""
-    lost = gone[grid]
-    dims = tuple(range(grid.ndim))
-    return (lost == _covered(gone, parts)).all(axis=dims) & ~lost.all(axis=dims)
+    lost = _picked(gone, grid.classes, units)
+    dims = tuple(range(grid.classes.ndim))
+    return (lost == _covered(gone, units, grid)).all(axis=dims) & ~lost.all(axis=dims)

@@ -32,6 +32,7 @@ def hold_unread(tracer: Tracer, graph: fx.Graph) -> None:
     """Pin what is dropped before any operation but a choice or a move has seen it."""
     moves = {RULES[operation] for operation in _MOVES_LIKE}
     read = np.zeros(tracer.axes.count, bool)
+    kept = np.zeros(tracer.axes.count, bool)  # by the node at hand
     dropped_at = np.full(tracer.axes.count, -1)
     names: set[str] = set()
     for number, node in enumerate(tracer.origins):
@@ -47,7 +48,10 @@ def hold_unread(tracer: Tracer, graph: fx.Graph) -> None:
             dropped_at[seen] = number
             seen = _ids(tracer, [n for n in node.all_input_nodes if n is not node.args[0]])
         elif operation in _MOVE or RULES.get(operation) in moves:
-            seen = np.setdiff1d(seen, _ids(tracer, [node]))
+            result = _ids(tracer, [node])
+            kept[result] = True
+            seen = seen[~kept[seen]]
+            kept[result] = False
         elif not _is_element(node):
             read[seen] = True
             continue
@@ -65,7 +69,7 @@ def hold_unread(tracer: Tracer, graph: fx.Graph) -> None:
 
 def _ids(tracer: Tracer, nodes: list[fx.Node]) -> np.ndarray:
     found = [np.abs(ids) for node in nodes for ids in _vectors(tracer.values.get(node))]
-    return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+    return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
 def _vectors(value: Any) -> Iterator[np.ndarray]:
