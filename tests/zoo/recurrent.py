@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from .table import Entry, Expected, cols, floats, rows, tokens
 
@@ -17,6 +18,21 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.rnn(self.embed(x))[0][:, -1])
+
+
+class Packed(nn.Module):
+    """Sequences of unequal lengths, packed; their mean is taken over what they hold."""
+
+    def __init__(self, rnn: nn.Module) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, 5)
+        self.rnn = rnn
+        self.head = nn.Linear(7, 3)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed = pack_padded_sequence(self.embed(x), lengths, True, enforce_sorted=False)
+        answers, counts = pad_packed_sequence(self.rnn(packed)[0], batch_first=True)
+        return self.head(answers.sum(1) / counts.unsqueeze(1))
 
 
 class ElmanLoop(nn.Module):
@@ -118,9 +134,15 @@ def gates(count: int) -> tuple[Expected, ...]:
     )
 
 
+def unequal() -> tuple[Tensor, Tensor]:
+    """Inputs: four tokens of each sample, and how many of them count."""
+    return torch.randint(0, 11, (2, 4)), torch.tensor([2, 4])
+
+
 ENTRIES = (
     Entry("lstm", lambda: Recurrent(nn.LSTM(5, 7, batch_first=True)), tokens(4, 11), gates(4)),
     Entry("gru", lambda: Recurrent(nn.GRU(5, 7, batch_first=True)), tokens(4, 11), gates(3)),
+    Entry("packed_gru", lambda: Packed(nn.GRU(5, 7, batch_first=True)), unequal, gates(3)),
     Entry("lstm_cell", lambda: Cells(nn.LSTMCell(5, 7)), tokens(3, 11), cell_gates(4)),
     Entry("gru_cell", lambda: Cells(nn.GRUCell(5, 7)), tokens(3, 11), cell_gates(3)),
     Entry("rnn_cell", lambda: Cells(nn.RNNCell(5, 7)), tokens(3, 11), cell_gates(1)),

@@ -27,6 +27,7 @@ from secateur.structure.inputs import (
     map_tensors,
     repeated,
 )
+from secateur.structure.packed import padded_packs
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 CHECKED_BATCHES = (1, 3)  # one is what most models are deployed with; three was not captured
@@ -73,10 +74,11 @@ class Exportable:
 
         Floats are drawn with the mean and deviation of the example within its range; a constant
         example gives standard normal values. Whole numbers, masks and infinities are rows of
-        the example, for only those are known to be valid.
+        the example, the same ones in their order, for only those are known to be valid.
         """
         generator = torch.Generator().manual_seed(0)
         symbols = iter(self.symbols)
+        places = torch.rand(size, generator=generator).sort().values
 
         def draw(example: torch.Tensor) -> torch.Tensor:
             free = next(symbols) is not None
@@ -86,7 +88,7 @@ class Exportable:
             if not example.is_floating_point() or not bool(torch.isfinite(example).all()):
                 if not free:
                     return example
-                return example[torch.randint(len(example), (rows,), generator=generator)]
+                return example[(places * len(example)).long()]
             noise = torch.randn((rows, *example.shape[1:]), generator=generator)
             low, high = example.min(), example.max()
             if low == high:
@@ -145,10 +147,18 @@ def captured(model: nn.Module, example_inputs: ExampleInputs, dynamic_batch: boo
 
 
 def _runs_at_other_batches(exportable: Exportable) -> str:
-    """ "" where it does; or else why not: export may defer a fixed size to an assertion."""
+    """ "" where it does; or else why not: export may defer a fixed size to an assertion.
+
+    Where the batch of one input is free and that of another is a number, the program is asked too.
+    """
+    leaves = [x for x in pytree.tree_leaves(exportable.arguments) if isinstance(x, torch.Tensor)]
+    batched = [s for x, s in zip(leaves, exportable.symbols, strict=True) if is_batched(x)]
     for size in CHECKED_BATCHES:
         try:
-            exportable.outputs(exportable.drawn(size))
+            drawn = exportable.drawn(size)
+            exportable.outputs(drawn)
+            if None in batched:
+                exportable.program.module()(*drawn[0], **drawn[1])
         except Exception as error:  # the user's own code may raise anything
             return f"forward does not run at batch {size} ({_first_line(error)})"
     return ""
@@ -163,7 +173,7 @@ def _export(model: nn.Module, arguments: Arguments, dynamic: bool) -> ExportedPr
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with warnings.catch_warnings(), torch.no_grad(), known_caches():
+        with warnings.catch_warnings(), torch.no_grad(), known_caches(), padded_packs():
             warnings.simplefilter("ignore")
             return torch.export.export(model, args, kwargs, strict=False, dynamic_shapes=shapes)
     except Exception as error:  # export raises dozens of types, from user code too
@@ -184,8 +194,9 @@ def _symbols(program: ExportedProgram) -> tuple[str | None, ...]:
         if node.op == "placeholder" and node.name in inputs:
             value = node.meta.get("val")
             if isinstance(value, torch.Tensor):
-                free = value.dim() and isinstance(value.shape[0], torch.SymInt)
-                found.append(str(value.shape[0]) if free else None)
+                size = value.shape[0] if value.dim() else 0
+                free = isinstance(size, torch.SymInt) and not size.node.expr.is_number
+                found.append(str(size) if free else None)
     return tuple(found)
 
 

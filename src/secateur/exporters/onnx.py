@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from secateur.exporters import exporter, writes
 from secateur.exporters._files import staged, target
 from secateur.exporters._names import input_names, output_names
 from secateur.exporters._operators import operators_read_once
+from secateur.exporters._packed import has_packed, translations
 from secateur.exporters._parity import UNCHECKED, parity
 from secateur.exporters._program import Exportable, captured
 from secateur.exporters._result import ExportResult
@@ -117,13 +118,15 @@ def _convert(exportable: Exportable, opset: int | None, notes: list[str]) -> Any
 def _converted(exportable: Exportable, program: ExportedProgram, opset: int | None) -> Any:
     names = input_names(exportable.model, exportable.arguments)
     outputs = exportable.named_outputs(exportable.arguments)
-    with _quiet(), torch.no_grad(), operators_read_once():
+    packed = has_packed(program)
+    with _quiet(), torch.no_grad(), nullcontext() if packed else operators_read_once():
         return torch.onnx.export(
             program,
             input_names=names,
             output_names=output_names([key for key, _ in outputs], names),
             opset_version=opset,
             dynamic_shapes=_axis_names(exportable.symbols) if exportable.dynamic else None,
+            custom_translation_table=translations() if packed else None,
             dynamo=True,
             verbose=False,
         )

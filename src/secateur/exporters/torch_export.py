@@ -11,8 +11,10 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from secateur.errors import ExportError
 from secateur.exporters import exporter, writes
 from secateur.exporters._files import staged, target
+from secateur.exporters._packed import has_packed
 from secateur.exporters._parity import UNCHECKED, parity
 from secateur.exporters._program import Arguments, captured
 from secateur.exporters._result import ExportResult
@@ -39,6 +41,11 @@ def export_program(
     start = time.perf_counter()
     path = target(path, ".pt2")
     exportable = captured(model, example_inputs, dynamic_batch)
+    if has_packed(exportable.program):
+        raise ExportError(
+            "a .pt2 file cannot hold recurrent layers over packed sequences, for which PyTorch "
+            "has no operation of known size; the exporters 'onnx', 'openvino' and 'torchscript' can"
+        )
     notes = exportable.notes(dynamic_batch)
     with staged(path) as partial, warnings.catch_warnings(), torch.no_grad(), known_caches():
         warnings.simplefilter("ignore")

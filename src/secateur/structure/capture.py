@@ -34,6 +34,7 @@ from secateur.structure.copying import forget_stored
 from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size, is_batched, repeated
 from secateur.structure.modes import inline_modes
 from secateur.structure.numbers import only_counts, reads
+from secateur.structure.packed import padded_packs
 
 _TORCH = f"{Path(torch.__file__).parent}/"
 _HERE = f"{Path(__file__).parent.parent}/"
@@ -86,7 +87,7 @@ def capture(model: nn.Module, example_inputs: ExampleInputs, training: bool = Fa
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         arguments = repeated((args, kwargs), 2)
-        with known_caches(), _masks_as_given():
+        with known_caches(), _masks_as_given(), padded_packs():
             try:
                 return _export(model, arguments, training)
             except CaptureError:

@@ -14,6 +14,7 @@ from secateur.structure.tracer import Tracer, rule
 from secateur.structure.values import Value
 
 aten = torch.ops.aten
+GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
 def recurrent(
@@ -55,6 +56,29 @@ def recurrent(
     inputs = signed(inputs, (inputs > 0) & ~np.tile(held, directions))
     last = [Value([*(-np.abs(d) for d in s[:-1]), signed(s[-1], ~held)]) for s in states]
     return [Value([*steps, inputs]), *last]
+
+
+@rule("secateur.packed_recurrence")
+def packed(
+    tracer: Tracer,
+    node: fx.Node,
+    x: Value,
+    lengths: Value,
+    kind: str,
+    states: list[Value],
+    parameters: Sequence[Value],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+) -> list[Value]:
+    """The same over sequences of unequal lengths [steps, batch, in], zero past their end."""
+    given = states if kind == "lstm" else states[0]
+    return recurrent(
+        tracer, node, x, given, parameters, has_biases, num_layers, dropout, train, bidirectional,
+        False, gates=GATES[kind],
+    )  # fmt: skip
 
 
 def single_step(
@@ -127,16 +151,6 @@ def _per_gate(tracer: Tracer, stacked: Ids, gates: int) -> Ids:
     return hidden
 
 
-for _gates, _operations in {
-    4: (aten.lstm,),
-    3: (aten.gru,),
-    1: (aten.rnn_tanh, aten.rnn_relu),
-}.items():
-    rule(*_operations)(partial(recurrent, gates=_gates))
-
-for _gates, _operations in {
-    4: (aten.lstm_cell,),
-    3: (aten.gru_cell,),
-    1: (aten.rnn_tanh_cell, aten.rnn_relu_cell),
-}.items():
-    rule(*_operations)(partial(single_step, gates=_gates))
+for _kind, _gates in GATES.items():
+    rule(getattr(aten, _kind))(partial(recurrent, gates=_gates))
+    rule(getattr(aten, f"{_kind}_cell"))(partial(single_step, gates=_gates))
