@@ -7,7 +7,7 @@ result. 200 networks belong to all tests, 5,000 to ``make fuzz``.
 
 One chunk alone, which hypothesis shrinks to a smallest network that fails and prints:
 
-    python -m pytest -m fuzz "tests/test_random_networks.py::test_thousands_are_exact[17]"
+    python -m pytest -m fuzz "tests/test_random_networks.py::test_thousands_are_exact[1017]"
 
 What it prints is Python; with the imports of this file,
 
