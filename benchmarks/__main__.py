@@ -32,6 +32,7 @@ BENCHMARKS = {
     "zoo_peer": ("zoo_peer", "zoo_peer_page", "zoo-peer.md"),
     "search_table": ("search_table", "", ""),  # what the next one searches
     "search": ("search", "search_page", "search.md"),
+    "search_live": ("search_live", "search_live", "search-live.md"),
 }
 
 WITH_NETS = ("fashion_mnist", "oneshot", "trained", "latency", "latency_target")

@@ -32,6 +32,7 @@ from secateur.metrics import evaluate, told_worsening, worsening
 from secateur.predicting import sized
 from secateur.protocols import Subject
 from secateur.quantities import parse_quantity
+from secateur.reports.html import write_html
 from secateur.runtimes import load
 from secateur.runtimes._engine import Engine
 from secateur.structure.caches import known_caches
@@ -71,14 +72,18 @@ class Candidate:
 def advise(folder: Path, listener: Listener, samples: int = SAMPLES) -> dict[str, Any]:
     """The table of all ways to deploy a finished run, and which to take.
 
-    The fastest is taken of those whose metric on validation samples is within the allowed drop
-    (``max_drop`` of the recipe, or one point) of the dense model's in float32; without data of
-    those in float32. Errors: InputError for a run that is not finished.
+    It stands in advice.json, metrics.json and the report. The fastest is taken of those whose
+    metric on validation samples is within the allowed drop (``max_drop`` of the recipe, or one
+    point) of the dense model's in float32; without data of those in float32. Errors: InputError
+    for a run that is not finished.
     """
     recipe, subject, pruned = opened_run(folder, False)
     dense = with_dense_weights(subject.build(), folder)
     document = ways_to_deploy(recipe, subject, dense, pruned, listener, samples)
     folders.write_json(folder / "advice.json", document)
+    metrics = {**folders.read_json(folder / folders.METRICS), "deployment": document}
+    write_html(metrics, folder / "report.html")
+    folders.write_json(folder / folders.METRICS, metrics)
     return document
 
 

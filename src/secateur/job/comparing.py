@@ -117,14 +117,18 @@ def compare_live(
     listener.begin(stage, len(wanted))
     lines = []
     for number, cell in enumerate(wanted, 1):
-        lines.append(ledger.line(cell, lambda c=cell: _live(recipe, c, output)))
+        lines.append(ledger.line(cell, lambda c=cell: search_live(recipe, c, output)))
         least = min(lines[-1].values)
         listener.tick(stage, number, f"{cell.algorithm}, seed {cell.seed}: loss {least:.4g}")
     listener.end(stage, f"{len(wanted)} searches")
     return _written([summarised(lines, {"name": subject}, trials)], output)
 
 
-def _live(recipe: Recipe, cell: Cell, output: Path) -> Line:
+def search_live(recipe: Recipe, cell: Cell, output: Path) -> Line:
+    """The line of a search of the widths of a recipe; one that was stopped goes on.
+
+    Errors: InputError where the recipe makes no trials; BudgetError, as runs.
+    """
     begun = "seeded" if cell.seeded else "unseeded"
     name = f"{cell.algorithm}-{begun}-{cell.trials}-{cell.seed}-{cell.digest}"
     folder = output / "runs" / name

@@ -83,11 +83,12 @@ def write_results(work: Work) -> dict[str, Any]:
     cut = work.journal.done("sparsify")
     keys = ("zeros", "whole", "pattern", "method")
     document["sparsity"] = None if cut is None else {key: cut[key] for key in keys}
-    document["kept"] = "pruned"
+    document["kept"], document["deployment"] = "pruned", None
     if not_faster(work.recipe, latency["speedup"]):
         keep_dense(work, pruned)
         document["kept"] = "dense"
-        document["notes"] += [KEPT, alternative(work, pruned)]
+        document["deployment"], said = alternative(work, pruned)
+        document["notes"] += [KEPT, said]
     document["floors"] = measured_floors(work, pruned)
     document["missed"] = missed_targets(work.recipe, document) + missed_floors(document["floors"])
     document["reached"] = not document["missed"]

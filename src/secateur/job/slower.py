@@ -44,15 +44,16 @@ def keep_dense(work: Work, pruned: nn.Module) -> None:
         shutil.copytree(work.folder / "model", exports / "model")
 
 
-def alternative(work: Work, pruned: nn.Module) -> str:
-    """The fastest way to deploy that was found instead, in words; all are in ``advice.json``."""
+def alternative(work: Work, pruned: nn.Module) -> tuple[dict[str, Any], str]:
+    """All ways to deploy, which ``advice.json`` holds, and the fastest of them in words."""
     document = ways_to_deploy(
         work.recipe, work.subject, work.dense, pruned, work.listener, SAMPLES, SECONDS
     )
     folders.write_json(work.folder / "advice.json", document)
     if document["speedup"][1] <= 1:
-        return "no faster way to deploy was found on this machine; see advice.json"
-    return f"the best alternative found: {document['sentence']} advice.json has all that were tried"
+        return document, "no faster way to deploy was found on this machine; see advice.json"
+    found = f"the best alternative found: {document['sentence']}"
+    return document, f"{found} advice.json has all that were tried"
 
 
 def missed_latency(recipe: Recipe, document: dict[str, Any]) -> list[str]:

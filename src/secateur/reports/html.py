@@ -11,6 +11,7 @@ from pathlib import Path
 
 from secateur.reports import numbers, sections
 from secateur.reports.choice import choice_section
+from secateur.reports.deployment import deployment_section
 from secateur.reports.markup import Markup, escaped, inline_json, join, tag
 from secateur.reports.reading import Document, checked, mapping, runtime, score, target
 from secateur.reports.search import search_section
@@ -97,13 +98,14 @@ def asset(name: str) -> str:
 
 def _parts(metrics: Document) -> list[tuple[str, str, Markup]]:
     """The sections as (id, heading, content)."""
-    searched = search_section(metrics)
+    searched, deployed = search_section(metrics), deployment_section(metrics)
     return [
         ("before-after", "Before and after", sections.before_after(metrics)),
         ("widths", "Layer by layer", width_section(metrics)),
         ("timeline", "How it got there", timeline_section(metrics)),
         *([] if searched is None else [("search", "What was tried", searched)]),
         ("choice", "How widths were chosen", choice_section(metrics)),
+        *([] if deployed is None else [("deployment", "Ways to deploy", deployed)]),
         ("groups", "Groups", sections.groups(metrics)),
         ("frozen", "What stayed whole, and why", sections.frozen(metrics)),
         ("proof", "Proof", sections.proof(metrics)),

@@ -13,7 +13,7 @@ SCHEMA = "secateur.metrics/1"
 
 Document = Mapping[str, Any]
 
-_RUNTIMES = {
+RUNTIMES = {
     "onnx": "ONNX Runtime",
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
@@ -88,7 +88,7 @@ def runtime(document: Document) -> str:
     """Where the latency was measured, in words: ``ONNX Runtime``."""
     latency = mapping(document["after"], "latency") or mapping(document["before"], "latency")
     name = str(latency.get("runtime") or "the target runtime")
-    shown = _RUNTIMES.get(name.lower(), name)
+    shown = RUNTIMES.get(name.lower(), name)
     precision = str(latency.get("precision") or "f32")
     return shown if precision == "f32" else f"{shown} in {precision}"
 
