@@ -218,6 +218,8 @@ def test_advice_measures_all_ways_and_takes_one_that_loses_little(place):
     assert len(taken) == 1 and taken[0]["fits"] and taken[0]["drop"] <= answer["allowed_drop"]
     assert all(w["speedup"][0] <= taken[0]["speedup"][0] for w in answer["ways"] if w["fits"])
     assert json.loads((folder / "run" / "advice.json").read_text()) == answer
+    assert json.loads((folder / "run" / "metrics.json").read_text())["deployment"] == answer
+    assert "Ways to deploy" in (folder / "run" / "report.html").read_text()
 
 
 def test_latency_prints_a_table_and_draws_the_steps(tmp_path, tmp_path_factory):

@@ -187,7 +187,9 @@ def test_a_batch_that_forward_holds_is_fixed_and_said(tmp_path):
     inputs = torch.randn(4, 4)
     result = exporters.export("onnx", HoldsItsBatch(), inputs, tmp_path / "fixed.onnx")
     assert not result.dynamic and result.checked == (4,)
-    assert "is fixed, because forward holds the batch size of the example inputs" in result.warnings[0]
+    assert (
+        "is fixed, because forward holds the batch size of the example inputs" in result.warnings[0]
+    )
     with pytest.raises(InputError, match=r"cannot run fixed.onnx on x float32 \[6, 4\]"):
         session(result.path)(torch.randn(6, 4))
 

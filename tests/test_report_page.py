@@ -137,6 +137,22 @@ def test_the_choice_of_widths_is_told():
     assert "How widths were chosen was not recorded" in Outline(render(bare)).text
 
 
+def test_ways_to_deploy_stand_beside_each_other():
+    metrics = documents.convolutional()
+    outline = Outline(render(metrics))
+    text = " ".join(outline.text.split())
+    assert "The pruned model in onnxruntime with int8 is 2.85 times as fast." in text
+    assert "pruned, ONNX Runtime, int8 8.10 ms 2.85× (2.71× to 2.99×) 0.9662 0.0058" in text
+    assert "loses too much" in text and text.count("advised") == 2  # in the table and below
+    assert "no operator Frob" in text
+    chart = re.search(r'aria-label="accuracy against time of 5 ways.*?</svg>', render(metrics))
+    assert chart is not None and chart[0].count("×</text>") == 3
+    assert chart[0].count('width="12"') == 1
+    for nothing in (None, {}, {"ways": []}):
+        metrics["deployment"] = nothing
+        assert "Ways to deploy" not in render(metrics)
+
+
 def test_frozen_entries_are_grouped_by_reason():
     text = Outline(render(documents.transformer())).text
     assert text.count("The budget asked to leave the residual stream whole") == 1

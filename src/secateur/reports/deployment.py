@@ -20,8 +20,9 @@ def deployment_section(metrics: Document) -> Markup | None:
     if not ways:
         return None
     metric = str(found.get("metric") or "metric")
+    sentence = str(found.get("sentence") or "")
     text = (
-        f"{str(found.get('sentence') or '').capitalize()} Each way answered the same validation "
+        f"{sentence[:1].upper()}{sentence[1:]} Each way answered the same validation "
         "samples through its own runtime and was timed in turn with the dense model in ONNX "
         "Runtime, beside which its speed is told."
     )
@@ -37,7 +38,7 @@ def deployment_section(metrics: Document) -> Markup | None:
             "A cross is the dense model, a square the pruned one, the large square what is advised."
         )
         parts.append(tag("p", {"class": "muted"}, said))
-    return join([*parts, _rows(found, ways, metric)])
+    return join([*parts, _rows(found, ways, metric), *_untried(ways)])
 
 
 def _is_advised(found: Document, way: Document) -> bool:
@@ -59,7 +60,8 @@ def _plane(found: Document, ways: Any, metric: str, width: int) -> Markup | None
     if len(points) < 2:
         return None
     x = Scale(*padded([seconds for _, seconds, _ in points]), LEFT, width - RIGHT)
-    y = Scale(*padded([value for *_, value in points]), HEIGHT - BOTTOM, TOP)
+    values = [value for *_, value in points]
+    y = Scale(*padded(values, 0.12 if max(values) > min(values) else 0.01), HEIGHT - BOTTOM, TOP)
     shapes = [line(LEFT, HEIGHT - BOTTOM, width - RIGHT, HEIGHT - BOTTOM, "axis")]
     for tick in ticks(x.low, x.high, 5):
         shapes.append(label(x(tick), HEIGHT - BOTTOM + 15, numbers.seconds(tick), css="tick"))
@@ -80,14 +82,17 @@ def _plane(found: Document, ways: Any, metric: str, width: int) -> Markup | None
     return drawing(width, HEIGHT, "chart", text, *shapes)
 
 
+def _name(way: Document) -> str:
+    runtime = RUNTIMES.get(str(way.get("runtime")), str(way.get("runtime")))
+    return f"{way.get('model')}, {runtime}, {way.get('precision')}"
+
+
 def _rows(found: Document, ways: Any, metric: str) -> Markup:
     rows: list[list[object]] = []
     for way in ways:
-        runtime = RUNTIMES.get(str(way.get("runtime")), str(way.get("runtime")))
-        name: object = f"{way.get('model')}, {runtime}, {way.get('precision')}"
         if way.get("error"):
-            rows.append([name, "–", "–", "–", "–", "–", str(way["error"])])
             continue
+        name = tag("span", {"style": "white-space:nowrap"}, _name(way))
         verdict = "" if way.get("fits") else "loses too much"
         if _is_advised(found, way):
             name, verdict = tag("b", None, name), "advised"
@@ -101,3 +106,8 @@ def _rows(found: Document, ways: Any, metric: str) -> Markup:
         ])  # fmt: skip
     heads = ["Way", "Time", "Speed", metric, "Lost", "File", ""]
     return scrolled(grid("Ways to deploy", heads, rows, "broad"), "Ways to deploy")
+
+
+def _untried(ways: Any) -> list[Markup]:
+    said = [tag("li", None, f"{_name(way)}: {way['error']}") for way in ways if way.get("error")]
+    return [tag("h3", None, "Ways that could not be tried"), tag("ul", None, *said)] if said else []
