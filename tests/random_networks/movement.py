@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from chains import OPERATIONS, sliced
 
+from .pointwise import Surviving
 from .values import LARGEST, Fixed, Function, Option, Value, divisors, rank_in
 
 
@@ -104,6 +105,9 @@ class Move:
         return MOVES[self.name](x, *self.arguments)
 
     def build(self, values: Sequence[Value]) -> nn.Module:
+        if self.name == "largest":  # a zero may be larger than all that is left
+            (dim,) = self.arguments
+            return Surviving("largest", dim, values[0].shape[dim - 1])
         return Function(self)
 
     def fixed(self, values: Sequence[Value]) -> tuple[Fixed, ...]:

@@ -135,6 +135,8 @@ class Surviving(nn.Module):
             return x.std(self.dim, unbiased=False)
         if self.kind == "max":
             return x.amax(self.dim)
+        if self.kind == "largest":
+            return x.topk(2, self.dim)[0]
         if self.kind == "softmax":
             return x.softmax(self.dim)
         if self.kind == "centred":
@@ -144,6 +146,8 @@ class Surviving(nn.Module):
     def over_survivors(self, x: Tensor, alive: Tensor) -> Tensor:
         """The same, of those that are left."""
         low = x.masked_fill(~alive, -torch.inf)
+        if self.kind == "largest":
+            return low.topk(2, self.dim)[0]
         if self.kind in ("max", "softmax"):
             return low.amax(self.dim) if self.kind == "max" else low.softmax(self.dim)
         count = alive.sum()
