@@ -65,8 +65,10 @@ def page(rows: Sequence[Row]) -> str:
     for row in rows:
         cell = row["cell"]
         draws[cell["algorithm"]][cell["seed"]] = best_so_far(row["result"]["values"], TRIALS)
-    whole = [seed for seed in draws["auto"] if all(seed in found for found in draws.values())]
+    whole = [seed for seed in draws["auto"] if all(seed in draws[name] for name in ALGORITHMS)]
     where = rows[-1]["environment"]
+    if not whole:
+        return "# Searches live\n\nNot measured yet: of no seed are all four searches finished.\n"
     lines, beside = [], []
     for name in ALGORITHMS:
         found = np.array([draws[name][seed] for seed in whole])

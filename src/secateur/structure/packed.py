@@ -155,18 +155,8 @@ def _recurrence(
 
 
 @packed_recurrence.register_fake
-def _(
-    x: Tensor,
-    lengths: Tensor,
-    kind: str,
-    states: Sequence[Tensor],
-    parameters: Sequence[Tensor],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-) -> list[Tensor]:
+def _(x: Tensor, lengths: Tensor, kind: str, states: Sequence[Tensor], *given: Any) -> list[Tensor]:
+    bidirectional = given[-1]
     width = states[0].shape[-1] * (2 if bidirectional else 1)
     return [x.new_empty((*x.shape[:2], width)), *(torch.empty_like(state) for state in states)]
 
