@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import secateur as sc
 from oracle import leaves, randomise
 from secateur.repair.removal import DAMPING, Trace
+from secateur.repair.streaming import backward_portions, bytes_of_all_results
 from secateur.repair.tracing import traces, unit_losses
 from zoo import ZOO
 
@@ -206,3 +207,34 @@ def test_one_image_and_constant_channels_are_enough() -> None:
     structure = sc.trace(model, leaves(entry.inputs())[0])
     for trace in traces(model, structure, [x])[0].values():
         assert np.isfinite(trace.errors).all()
+
+
+def test_batches_that_would_not_fit_are_parted_and_say_the_same():
+    torch.manual_seed(0)
+    model = Two().double().eval()
+    batches = batches_of(2, 101)
+    structure = sc.trace(model, batches[0])
+    memory = 20 * bytes_of_all_results(structure)
+    parts = backward_portions(structure, batches, memory)
+    assert max(len(part) for part in parts) <= 20
+    assert torch.equal(torch.cat(parts), torch.cat(batches))
+    whole, _ = traces(model, structure, batches, weighted=False)
+    parted, _ = traces(model, structure, batches, weighted=False, backward=memory)
+    for name, trace in whole.items():
+        assert parted[name].order.tolist() == trace.order.tolist()
+        np.testing.assert_allclose(parted[name].errors, trace.errors, rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_kept_for_derivatives_is_counted_without_views():
+    model = Two().eval()
+    structure = sc.trace(model, torch.randn(2, 6))
+    assert bytes_of_all_results(structure) == 4 * (6 + 10 + 10 + 4)  # input, linear, ReLU, linear
+
+
+def test_no_part_of_a_batch_is_a_single_sample_unless_the_batch_is():
+    model = Two().eval()
+    structure = sc.trace(model, torch.randn(2, 6))
+    for count in range(1, 12):
+        parts = backward_portions(structure, [torch.randn(count, 6)], memory=1)
+        assert sum(len(part) for part in parts) == count
+        assert min(len(part) for part in parts) >= min(2, count)

@@ -9,6 +9,7 @@ trial keeps the budgets.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -101,6 +102,7 @@ def refine(
     out_of_reach: list[BudgetError] = []
 
     def attempt(name: str, policy: str, table: Table) -> Trial | None:
+        begun = time.perf_counter()
         try:
             remove = POLICIES.get(policy)(table.scores, structure, table.request)
         except BudgetError as error:  # with whole branches further than without
@@ -110,7 +112,9 @@ def refine(
         if key in seen:
             return None
         seen.add(key)
-        done.append(Trial(name, remove, *measure(remove), table, policy))
+        planned = time.perf_counter() - begun
+        losses, seconds = measure(remove)
+        done.append(Trial(name, remove, losses, planned + seconds, table, policy))
         tell(len(done), done[-1])
         return done[-1]
 

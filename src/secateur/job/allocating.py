@@ -50,12 +50,13 @@ def allocate(
     calibration: Sequence[ExampleInputs],
     classes: int | None,
     again: Callable[[nn.Module, Units], Judged],
+    judging: float = 0.0,
 ) -> Widths:
     """The units that leave in a step; scores are kept in the run's folder for ``solve``.
 
     dense: dense-shaped, with what was learnt so far. calibration: inputs for trials; without at
     least two batches the policy's own answer is taken. again: judges a dense-shaped model anew
-    after a removal, by its losses.
+    after a removal, by its losses; judging: about how many seconds that takes.
     """
     scores = work.folder / "scores"
     scores.mkdir(exist_ok=True)
@@ -76,13 +77,15 @@ def allocate(
     work.listener.begin(stage, trials)
 
     units = {name: score for name, score in judged.scores.items() if not name.startswith(BRANCH)}
+    patience, spent = 60 * pruning.refine_minutes, list[float]()
 
     def tables() -> Iterator[Table]:
         yield Table("knapsack", units, judged.request)
         if len(units) < len(judged.scores):
             yield Table("knapsack with whole branches", judged.scores, judged.request)
             yield Table("with more whole branches", _cheaper(judged.scores), judged.request)
-        yield from () if not measure.known else second_round()  # else nothing is in reach
+        if measure.known and sum(spent) + judging <= patience:  # without trials nothing is in reach
+            yield from second_round()
 
     def second_round() -> Iterator[Table]:
         half = _half_way(costs, judged.request)
@@ -95,6 +98,7 @@ def allocate(
         yield Table("knapsack in two rounds", on.scores, request)
 
     def tell(number: int, trial: Trial) -> None:
+        spent.append(trial.seconds)
         work.listener.tick(stage, number, f"loss {trial.loss:.4g} ({trial.name})")
 
     measure = _Trials(trying, work.folder / "scores" / f"trials-{step}.jsonl")
@@ -104,7 +108,7 @@ def allocate(
     else:
         found = refine(
             tables(), costs, measure,
-            trials=trials, seconds=60 * pruning.refine_minutes, seed=seed, tell=tell,
+            trials=trials, seconds=patience, seed=seed, tell=tell,
         )  # fmt: skip
     work.listener.end(
         stage, f"best of {len(found.trials)}: loss {found.best.loss:.4g} ({found.best.name})"

@@ -17,7 +17,7 @@ from secateur.measure.sizes import count_bytes, count_nonzero, count_params
 from secateur.measure.timing import clock_of
 from secateur.predicting import sized
 from secateur.runtimes import abilities, load
-from secateur.structure.inputs import ExampleInputs
+from secateur.structure.inputs import ExampleInputs, as_arguments, batch_size
 from secateur.training.losses import Loss
 from secateur.training.stepping import time_step
 
@@ -39,6 +39,7 @@ def measured(
         "bytes": count_bytes(model),
         "peak_memory": peak_activation_bytes(model, sized(example_inputs, 1)),
         "train_step": None if batch is None else time_step(model, batch, loss=loss),
+        "train_step_samples": None if batch is None else batch_size(as_arguments(batch[0])),
     }
     return figures, tuple(report.uncounted)
 

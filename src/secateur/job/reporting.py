@@ -20,6 +20,7 @@ from secateur.job.slower import KEPT, alternative, keep_dense, not_faster
 from secateur.job.work import Work
 from secateur.metrics import evaluate, get_metric
 from secateur.planning import PruningPlan
+from secateur.repair.streaming import BACKWARD, bytes_of_all_results
 from secateur.reports.html import write_html
 from secateur.structure.copying import copied
 from secateur.surgery.applying import origin_of
@@ -146,10 +147,13 @@ def _first(dataset: Any, limit: int) -> Any:
 
 
 def _training_batch(work: Work) -> Any:
+    """A batch of the recipe, or as much of one as leaves a step within a bounded memory."""
     data, section = work.subject.data, work.recipe.data
     if data is None or section is None:
         return None
-    return next(iter(batches(data.train, section.batch_size, seed=work.recipe.seed)))
+    fits = max(2, BACKWARD // max(1, bytes_of_all_results(work.structure)))
+    size = min(section.batch_size, fits)
+    return next(iter(batches(data.train, size, seed=work.recipe.seed)))
 
 
 def _described(work: Work) -> dict[str, Any]:

@@ -91,8 +91,9 @@ def prune(work: Work, step: int) -> dict[str, Any]:
     judged = judge(dense if before is None else work.model(), dense, removed)
     clock.lap("score")
     widths = allocate(
-        work, step, dense, judged, given, classes, lambda model, gone: judge(model, model, gone)
-    )
+        work, step, dense, judged, given, classes, lambda model, gone: judge(model, model, gone),
+        judging=clock.laps["score"],
+    )  # fmt: skip
     remove = widths.remove
     if pruning.scope == "natural-break":
         notes += no_break(judged.scores, remove)

@@ -90,8 +90,7 @@ class Layers:
         Layers of branches that leave have sizes of zero.
         """
         drop = self.structure.dropped(remove)
-        gone = self.structure.gone(remove)[self.structure.solution.labels]
-        counts = np.append(self.counter.counts(gone), 1)
+        counts = np.append(self.counter.counts(self.structure.gone(remove)), 1)
         values = self.constants * counts[self.factors].prod(axis=1)
         if drop.nodes:
             values = np.where([node in drop.nodes for node in self.nodes], 0, values)
@@ -131,7 +130,7 @@ class _Reader:
         self.structure = structure
         self.scale = scale
         self.values = structure.tracer.values
-        self.terms = Terms()
+        self.terms = Terms(structure.solution)
         self.entries: list[_Entry] = []
 
     def term(self, constant: float, parts: Sequence[Ids], scaled: bool = False) -> Term:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from secateur.errors import PlanError, PlanMismatch
 from secateur.planning.text import Units, format_shape, refuse_out_of_range, shortened, suggest
 from secateur.planning.value import PruningPlan, digest
@@ -37,7 +39,7 @@ class StructureLike(Protocol):
     def shapes(self) -> Mapping[str, Sequence[int]]: ...
     @property
     def part(self) -> str: ...
-    def cost(self, remove: Mapping[str, Sequence[int]], /) -> CostLike: ...
+    def cost(self, remove: Mapping[str, Sequence[int] | np.ndarray], /) -> CostLike: ...
     def uses(self, tensor: str, /) -> tuple[str, ...]: ...
 
 

@@ -60,7 +60,8 @@ class Search:
         return {name: removed for name, removed in units.items() if removed}
 
     def cost(self, rungs: Rungs) -> CostLike:
-        return self.structure.cost(self.removal(rungs))
+        gone = {x.group.name: x.gone(r) for x, r in zip(self.ladders, rungs, strict=True)}
+        return self.structure.cost({name: units for name, units in gone.items() if len(units)})
 
     def holds(self, rungs: Rungs) -> bool:
         cost = self.cost(rungs)

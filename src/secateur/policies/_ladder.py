@@ -29,9 +29,13 @@ class Ladder:
     scores: np.ndarray
     counts: tuple[int, ...]
 
+    def gone(self, rung: int) -> np.ndarray:
+        """The units that are gone on a rung, in the order in which they left."""
+        return self.order[: self.counts[rung]]
+
     def units(self, rung: int) -> tuple[int, ...]:
-        """The units that are gone on a rung, sorted."""
-        return tuple(sorted(self.order[: self.counts[rung]].tolist()))
+        """The same, sorted."""
+        return tuple(np.sort(self.gone(rung)).tolist())
 
 
 def ladders(

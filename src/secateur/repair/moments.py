@@ -58,27 +58,23 @@ def joined(a: Moments, b: Moments, share: float) -> Moments:
     )
 
 
-def ridge(weight: Tensor, at: Moments, kept: Tensor, damping: float) -> Tensor:
-    """The weight [outputs, inputs] on the kept inputs that fits best, zero at the others.
+def ridge(weight: Tensor, at: Moments, damping: float) -> Tensor:
+    """The weight [outputs, inputs] that fits best.
 
     The penalty is on the change, so that where the samples say nothing the weight stays.
     """
-    block = at.xx[kept][:, kept]
-    scale = float(block.diagonal().mean()) if len(kept) else 0.0
+    scale = float(at.xx.diagonal().mean()) if len(at.xx) else 0.0
     if not scale > 0:
-        return torch.zeros_like(weight).index_copy(1, kept, weight[:, kept])
-    start = weight[:, kept]
-    missing = at.tx[:, kept] - start @ block
-    damped = block + damping * scale * torch.eye(len(kept), dtype=block.dtype)
+        return weight
+    missing = at.tx - weight @ at.xx
+    damped = at.xx + damping * scale * torch.eye(len(at.xx), dtype=at.xx.dtype)
     factor, failed = torch.linalg.cholesky_ex(damped)
     if bool(failed):  # rounding made it indefinite
-        change = torch.linalg.lstsq(damped, missing.T).solution.T
-    else:
-        change = torch.cholesky_solve(missing.T, factor).T
-    return torch.zeros_like(weight).index_copy(1, kept, start + change)
+        return weight + torch.linalg.lstsq(damped, missing.T).solution.T
+    return weight + torch.cholesky_solve(missing.T, factor).T
 
 
-def best(weight: Tensor, fit: Moments, held: Moments, kept: Tensor) -> float:
+def best(weight: Tensor, fit: Moments, held: Moments) -> float:
     """The damping of least error on the held-out samples."""
-    errors = [held.error(ridge(weight, fit, kept, damping)) for damping in DAMPINGS]
+    errors = [held.error(ridge(weight, fit, damping)) for damping in DAMPINGS]
     return DAMPINGS[min(range(len(errors)), key=errors.__getitem__)]

@@ -184,27 +184,29 @@ class Solver:
     def _fit(self, reader: Reader, x: Tensor, t: Tensor) -> None:
         shape = self.structure.shapes[reader.weight]
         weight = self.pruned.tensors[reader.weight]
-        maps = matrices(reader, weight).double()
+        every = matrices(reader, weight).double()
+        alive = self._alive(reader, shape, every.shape[2])
+        if len(alive) < every.shape[2]:  # what left is zero: work on what stays alone
+            x = x[:, alive.to(x.device)]
+        maps = every[:, :, alive]
         held = x.shape[2] // 4  # the last images: none of theirs is among the others
         fit = x.shape[2] - held
         normed = self._norm_after(reader.node) is not None
         centred = bool(reader.bias) or normed
-        alive = self._alive(reader, shape, maps.shape[2])
         found, lost, left, used, shifts = [], 0.0, 0.0, 0.0, []
         for group in range(len(maps)):
             at, damping = moments(x[group, :, :fit], t[group, :, :fit], centred), DAMPINGS[-1]
             if held:
                 rest = moments(x[group, :, fit:], t[group, :, fit:], centred)
-                damping = best(maps[group], at, rest, alive)
+                damping = best(maps[group], at, rest)
                 at = joined(at, rest, fit / (fit + held))
-            new = ridge(maps[group], at, alive, damping)
+            new = ridge(maps[group], at, damping)
             if self.cut is not None:
                 new = self.cut.of(reader, new if self.cut.solves else maps[group], at, shape)
-            plain = torch.zeros_like(new).index_copy(1, alive, maps[group][:, alive])
-            lost, left = lost + at.error(plain), left + at.error(new)
+            lost, left = lost + at.error(maps[group]), left + at.error(new)
             used += at.tt
             shifts.append(at.mean_t - new @ at.mean_x)
-            found.append(new)
+            found.append(torch.zeros_like(every[group]).index_copy(1, alive, new))
         self.solved.append(
             Solved(reader.weight, lost / max(used, 1e-30), left / max(used, 1e-30), damping)
         )

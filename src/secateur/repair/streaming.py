@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from secateur.structure.structure import Removal, Structure
 from secateur.surgery.reference import ZeroedReference
 
 MEMORY = 4 * 2**30  # bytes of what two networks hold on their way
+BACKWARD = 3 * 2**29  # bytes of all that a network answers on its way, kept for the way back
 
 
 def fitting(
@@ -64,6 +66,41 @@ def _split(batch: ExampleInputs, size: int) -> list[ExampleInputs]:
         )
     starts = range(0, count - size + 1, size)
     return [samples_of(batch, start, start + size) for start in starts]
+
+
+def backward_portions(
+    structure: Structure, batches: Sequence[ExampleInputs], memory: int = BACKWARD
+) -> list[ExampleInputs]:
+    """The same samples in batches that fit when nothing is dropped on the way, for derivatives.
+
+    A graph that was captured for one size keeps its batches. memory: bytes of all results.
+    """
+    if not structure.captured.dynamic:
+        return list(batches)
+    most = max(1, memory // max(1, bytes_of_all_results(structure)))
+    found: list[ExampleInputs] = []
+    for batch in batches:
+        count = batch_size(as_arguments(batch)) or 1
+        parts = max(1, min(-(-count // most), count // 2))  # a batch of one is a case of its own
+        bounds = [count * part // parts for part in range(parts + 1)]
+        if parts == 1:
+            found.append(batch)
+        else:
+            found += [samples_of(batch, a, b) for a, b in pairwise(bounds)]
+    return found
+
+
+def bytes_of_all_results(structure: Structure) -> int:
+    """What all nodes of the graph answer for one sample; views share what they look at."""
+    batch = structure.captured.batch
+    total = sum(
+        _bytes(leaf, batch)
+        for node in structure.captured.module.graph.nodes
+        if node.op not in ("get_attr", "output") and not getattr(node.target, "is_view", False)
+        for leaf in pytree.tree_leaves(node.meta.get("val"))
+        if isinstance(leaf, Tensor)
+    )
+    return total // max(1, batch)
 
 
 def bytes_per_sample(structure: Structure) -> int:

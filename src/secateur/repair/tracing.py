@@ -28,6 +28,7 @@ from secateur.repair.omitting import omitted
 from secateur.repair.readers import Reader, columns, matrices
 from secateur.repair.recurrences import recurrences
 from secateur.repair.removal import Consumer, Trace, consumer, trace
+from secateur.repair.streaming import BACKWARD, backward_portions
 from secateur.structure.branches import Branch
 from secateur.structure.groups import Group
 from secateur.structure.inputs import ExampleInputs
@@ -50,6 +51,7 @@ def traces(
     weighted: bool = True,
     seed: int = 0,
     memory: int = MEMORY,
+    backward: int = BACKWARD,
     branches: Sequence[Branch] = (),
 ) -> tuple[dict[str, Trace], dict[str, float]]:
     """The order in which the units of each group leave, and the loss at every level; the loss of
@@ -59,7 +61,8 @@ def traces(
     ``fitting``. removed: units that left earlier: they leave
     first, at no cost. classes: number of classes of outputs that are logits. weighted: by the
     gradients; otherwise every layer counts by the share of its answer that is lost. memory: bytes
-    of moments; more passes are made where they would need more.
+    of moments; more passes are made where they would need more. backward: bytes of what a network
+    answers on its way, kept for derivatives; larger batches are parted.
     Losses are in nats per sample where outputs are logits.
     Errors: InputError without batches, and for inputs that give values which are not finite.
     """
@@ -67,13 +70,14 @@ def traces(
         raise InputError("the criterion 'obs' needs calibration inputs; give at least one batch")
     found: dict[str, Trace] = {}
     whole: dict[str, float] = {}
+    portions = backward_portions(structure, batches, backward)
     few = sum(group.size for group in structure.groups if group.chosen) <= LEFT_OUT
     for some in _passes(structure, memory):
         again = () if whole else branches
         record = Record(model, structure, removed or {}, some, weighted, again)
         generator = torch.Generator().manual_seed(seed)
-        for batch in batches:
-            record.run(batch, classes, generator, len(batches))
+        for batch in portions:
+            record.run(batch, classes, generator, len(portions))
         for group in some:
             left_out = None
             if weighted and few and group.chosen and not record.readers[group.name]:

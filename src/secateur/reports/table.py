@@ -54,7 +54,8 @@ def before_after_rows(metrics: Document) -> list[Row]:
             rows.append(_cost(key, label, before, after, write, note))
     rows.append(_latency(metrics))
     before, after = metrics["before"].get("train_step"), metrics["after"].get("train_step")
-    step = "forward, backward, update"
+    samples = metrics["before"].get("train_step_samples")
+    step = "forward, backward, update" + (f" of {samples} samples" if samples else "")
     rows.append(_cost("train_step", "Training step", before, after, format_seconds, step))
     return rows
 

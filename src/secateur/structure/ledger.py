@@ -1,10 +1,11 @@
-"""What a model costs after a removal: terms that are products of counts of surviving ids."""
+"""What a model costs after a removal: terms that are products of counts of surviving indices."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from torch import fx
@@ -12,6 +13,7 @@ from torch import fx
 from secateur.structure.axes import Ids
 from secateur.structure.branches import Dropped
 from secateur.structure.capture import Captured
+from secateur.structure.solving import Solution
 from secateur.structure.tracer import Tracer
 
 Term = tuple[float, tuple[int, ...]]  # a constant, and the numbers of the vectors that are counted
@@ -28,9 +30,10 @@ class Cost:
 
 
 class Terms:
-    """Gathers terms over id vectors; equal vectors are counted once."""
+    """Gathers terms over id vectors; those of the same classes of ids are counted once."""
 
-    def __init__(self) -> None:
+    def __init__(self, solution: Solution) -> None:
+        self._solution = solution
         self._vectors: list[np.ndarray] = []
         self._known: dict[bytes, int] = {}
 
@@ -38,8 +41,8 @@ class Terms:
         """constant * product of the counts of the vectors; what never leaves is multiplied in."""
         numbers = []
         for part in parts:
-            part = np.abs(part)
-            if not part.any():
+            part = np.sort(self._solution.labels[np.abs(part)])
+            if (part == self._solution.frozen).all():
                 constant *= len(part)
                 continue
             key = part.tobytes()
@@ -63,13 +66,13 @@ class Terms:
 
 @dataclass(frozen=True, eq=False)
 class Counter:
-    """All id vectors in one line, so that counting survivors is one reduction."""
+    """Classes of all vectors in one line, so that counting survivors is one reduction."""
 
     line: np.ndarray
     starts: np.ndarray
 
     def counts(self, gone: np.ndarray) -> np.ndarray:
-        """int64 [vectors]: how many ids of each survive. gone: bool [ids]."""
+        """int64 [vectors]: how many indices of each survive. gone: bool [classes]."""
         if not len(self.line):
             return np.zeros(0, np.int64)
         return np.add.reduceat(~gone[self.line], self.starts, dtype=np.int64)
@@ -86,9 +89,9 @@ class Ledger:
     batch: int
 
     @staticmethod
-    def of(tracer: Tracer, captured: Captured) -> Ledger:
+    def of(tracer: Tracer, captured: Captured, solution: Solution) -> Ledger:
         """Terms of all parameters and of the operations of the eval graph."""
-        terms = Terms()
+        terms = Terms(solution)
         tensors = {
             name: terms.add(1, value)
             for name, value in tracer.tensors.items()
@@ -115,17 +118,46 @@ class Ledger:
         )
 
     def cost(self, gone: np.ndarray) -> Cost:
-        """gone: bool [ids]."""
-        counts = self.counter.counts(gone).tolist()  # Python's integers do not overflow
+        """gone: bool [classes]."""
+        counts = np.append(self.counter.counts(gone), 1)
+        params, bytes_, work = (total.of(counts) for total in self._totals)
+        return Cost(params, round(2 * work / self.batch), bytes_)
 
-        def total(terms: Iterable[Term]) -> int:
-            result = 0
-            for constant, numbers in terms:
-                value = int(constant)
-                for number in numbers:
-                    value *= counts[number]
-                result += value
-            return result
+    @cached_property
+    def _totals(self) -> tuple[Total, Total, Total]:
+        nothing = np.zeros(int(self.counter.line.max(initial=0)) + 1, bool)
+        dense = np.append(self.counter.counts(nothing), 1)
+        works = [term for _, term in self.works]
+        first, second, third = (
+            Total.over(terms, dense)
+            for terms in (self.tensors.values(), self.sizes.values(), works)
+        )
+        return first, second, third
 
-        flops = round(2 * total(term for _, term in self.works) / self.batch)
-        return Cost(total(self.tensors.values()), flops, total(self.sizes.values()))
+
+@dataclass(frozen=True, eq=False)
+class Total:
+    """A sum of terms: constants [terms], and factors [terms, most] that are places among counts,
+    whose last one is 1."""
+
+    constants: np.ndarray
+    factors: np.ndarray
+
+    @staticmethod
+    def over(terms: Iterable[Term], dense: np.ndarray) -> Total:
+        """dense: the counts where nothing has left; no sum is above theirs."""
+        known = [(int(constant), numbers) for constant, numbers in terms]
+        most = max((len(numbers) for _, numbers in known), default=0)
+        factors = np.full((len(known), most), len(dense) - 1)
+        for row, (_, numbers) in enumerate(known):
+            factors[row, : len(numbers)] = numbers
+        exact = Total(np.array([constant for constant, _ in known], object), factors)
+        if exact.of(dense.astype(object)) >= 2**62:
+            return exact
+        return Total(exact.constants.astype(np.int64), factors)
+
+    def of(self, counts: np.ndarray) -> int:
+        """The sum at these counts; Python's integers, where int64 would overflow."""
+        if self.constants.dtype == object:
+            counts = counts.astype(object)
+        return int((self.constants * counts[self.factors].prod(axis=1)).sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -13,7 +13,6 @@ from torch import nn
 
 import secateur.structure.rules  # noqa: F401  (registers the rules)
 from secateur.errors import CaptureError, PlanError
-from secateur.structure.axes import Sparse
 from secateur.structure.boundary import CLOSED, Boundary
 from secateur.structure.branches import NOTHING, Branch, Dropped, Flow, branches, dropped
 from secateur.structure.capture import Captured
@@ -25,9 +24,10 @@ from secateur.structure.ledger import Cost, Ledger
 from secateur.structure.parts import arguments_of, belongs, capture_part, part_of
 from secateur.structure.reading import read
 from secateur.structure.solving import Solution, solve
+from secateur.structure.taking import taken_by
 from secateur.structure.tracer import Tracer
 
-Removal = Mapping[str, Sequence[int]]
+Removal = Mapping[str, Sequence[int] | np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +101,15 @@ class Structure:
         gone = np.zeros(int(self.solution.labels.max()) + 1, bool)
         for name, units in remove.items():
             if len(units) and not name.startswith(BRANCH):
-                self.group(name)
-                closure = self.grouping.closures[name]
-                gone[_columns_of(closure, np.asarray(units, np.int64))] = True
+                if name not in self._taken:
+                    self._taken[name] = taken_by(self.grouping.closures[self.group(name).name])
+                gone[self._taken[name](np.asarray(units, np.int64))] = True
         return gone
+
+    @cached_property
+    def _taken(self) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+        """Of each group that was asked for: units -> classes that leave with them."""
+        return {}
 
     def kept(self, remove: Removal) -> dict[tuple[str, int], np.ndarray]:
         """Surviving indices of every tensor dimension that the removal touches."""
@@ -131,11 +136,11 @@ class Structure:
         drop = self.dropped(remove)
         if drop not in self._ledgers:
             self._ledgers[drop] = self._ledgers[NOTHING].without(drop)
-        return self._ledgers[drop].cost(self.gone(remove)[self.solution.labels])
+        return self._ledgers[drop].cost(self.gone(remove))
 
     @cached_property
     def _ledgers(self) -> dict[Dropped, Ledger]:
-        return {NOTHING: Ledger.of(self.tracer, self.captured)}
+        return {NOTHING: Ledger.of(self.tracer, self.captured, self.solution)}
 
     def uses(self, tensor: str) -> tuple[str, ...]:
         """Names of the operations that read a tensor in the eval graph, sorted; () for none."""
@@ -176,17 +181,6 @@ class Structure:
         return "\n".join(lines)
 
     __repr__ = __str__
-
-
-def _columns_of(matrix: Sparse, rows: np.ndarray) -> np.ndarray:
-    """Columns of the entries in some rows; scipy's own indexing builds a matrix for it."""
-    if len(rows) and not -matrix.shape[0] <= rows.min() <= rows.max() < matrix.shape[0]:
-        raise IndexError(f"rows {rows.min()} to {rows.max()} of {matrix.shape[0]}")
-    rows = rows % matrix.shape[0]
-    starts = matrix.indptr[rows]
-    counts = matrix.indptr[rows + 1] - starts
-    offsets = np.repeat(starts - np.cumsum(counts) + counts, counts)
-    return matrix.indices[offsets + np.arange(len(offsets))]
 
 
 def trace(
