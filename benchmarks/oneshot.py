@@ -4,9 +4,10 @@ Every contestant prunes the same dense net (examples/weights) to the same share 
 the same 1,024 training images at hand, and has its batch norms recalibrated on them. Nobody trains
 afterwards. Secateur runs as ``secateur.compress(..., epochs=0)`` does by default, but no whole
 branch may leave (most cells are older than that; with branches it is a contestant of its own
-below); its parts are taken away one by one below, for the first seed. Torch-Pruning is told by hand
-what its examples tell it; where its importance reads gradients it gets the labels of the images as
-well, which Secateur does not read. The test images are looked at for this page alone.
+below); its parts are taken away one by one below, for the first seed and two budgets. Torch-Pruning
+is told by hand what its examples tell it; where its importance reads gradients it gets the labels
+of the images as well, which Secateur does not read. The test images are looked at for this page
+alone.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from secateur.training.loading import batches
 
 NETS = ("resnet20", "vgg", "mobilenetv2", "densenet", "vit")
 BUDGETS = (0.5, 0.25, 0.15, 0.35, 0.75)  # of the dense FLOPs, in the order of measuring
+PARTS_AT = BUDGETS[:2]  # where parts of Secateur are taken away
 TURNED = ("vit",)  # nets that have units to turn
 IMAGES, BATCH = 1024, 128
 GRADIENTS = 64  # images a batch, where Torch-Pruning reads gradients
@@ -79,7 +81,7 @@ def cells(seeds: int, quick: bool, nets: Sequence[str]) -> list[tuple[str, float
     """All (net, budget, seed, contestant) with the mapping that names each in the ledger."""
     result = []
     main = product(range(seeds), BUDGETS, nets or NETS, MAIN)
-    parts = product(range(1), BUDGETS, nets or NETS, PARTS)
+    parts = product(range(1), PARTS_AT, nets or NETS, PARTS)
     for seed, budget, net, who in (*main, *parts):
         if who is NOT_TURNED and net not in TURNED:
             continue

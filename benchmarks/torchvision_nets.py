@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import torch
 from torch import nn
 
 from benchmarks.torch_pruning_side import Told
+from benchmarks.with_torchvision import torchvision
 
 NETS = ("resnet50", "densenet121", "vit_b_16")
 
 
 def build(name: str) -> nn.Module:
     """The net with random weights of seed 0, in eval mode."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from torchvision_shim import import_torchvision  # pyright: ignore[reportMissingImports]
-
-    sys.path.pop(0)
     torch.manual_seed(0)
-    model = getattr(import_torchvision().models, name)(weights=None).eval()
+    model = getattr(torchvision().models, name)(weights=None).eval()
     _wake(model)
     return model
 
