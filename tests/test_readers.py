@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur.repair.readers import columns, matrices, outputs, readers, weight_of, windows
+from secateur.repair.readers import columns, matrices, readers, weight_of
+from secateur.repair.windows import count_windows, outputs, windows
 
 LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "linear": (nn.Linear(6, 4), (2, 3, 6)),
@@ -57,6 +58,11 @@ def test_the_maps_times_the_windows_are_what_the_layer_computes(kind: str) -> No
     torch.testing.assert_close(maps @ read + bias, y)
     torch.testing.assert_close(weight_of(reader, maps, weight), weight, rtol=0, atol=0)
     assert (reader.weight, reader.bias) == ("weight", "bias")
+    assert count_windows(reader, x, weight.shape) == read.shape[2]
+    some = torch.randperm(read.shape[2])[:3]
+    assert torch.equal(windows(reader, x, weight.shape, some), read[:, :, some])
+    answers = layer(x).reshape(-1, 4) if kind == "addmm" else layer(x)
+    assert torch.equal(outputs(reader, answers, some), y[:, :, some])
 
 
 @pytest.mark.parametrize("kind", ["linear", "conv2d", "transposed", "addmm"])

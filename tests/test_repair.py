@@ -10,6 +10,7 @@ from torch.utils.data import TensorDataset
 import secateur as sc
 from secateur.errors import InputError
 from secateur.repair.batch_norm import recalibrate
+from secateur.repair.surroundings import statistics
 from secateur.training.loading import batches
 
 DATA = TensorDataset(
@@ -182,3 +183,18 @@ def test_what_has_no_statistics_is_refused(method):
         recalibrate(model, batches(DATA, 1))  # the BatchNorm1d has no variance
     with pytest.raises(InputError, match=r"expected a pair \(inputs, targets\)"):
         recalibrate(model, [DATA.tensors[0][:2]])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(5, 3), (4, 3, 7), (2, 3, 6, 5)])
+def test_statistics_of_batches_are_those_of_all_samples(
+    dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    scale = torch.tensor([1.0, 1e-3, 20.0], dtype=dtype).reshape(-1, *[1] * (len(shape) - 2))
+    given = [(torch.randn(shape, dtype=dtype) + 30 * n) * scale for n in range(3)]
+    mean, variance = statistics(given)
+    together = torch.cat(given).double().transpose(0, 1).flatten(1)
+    relative = 1e-6 if dtype == torch.float32 else 1e-12
+    torch.testing.assert_close(mean, together.mean(1), rtol=relative, atol=0)
+    torch.testing.assert_close(variance, together.var(1), rtol=relative, atol=0)

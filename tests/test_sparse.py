@@ -63,8 +63,9 @@ def test_the_order_of_the_methods(pattern):
         x = x * torch.rand(64, 1, generator=torch.Generator().manual_seed(seed)).exp() ** 2
         for method in METHODS:
             lost[method].append(error(weight, sparse(weight, x @ x.T / 400, pattern, method), x))
-    means = [float(np.mean(lost[method])) for method in METHODS]
-    assert means[0] < means[1] < means[2]
+    means = {method: float(np.mean(lost[method])) for method in METHODS}
+    assert means["obs"] < means["wanda"] < means["magnitude"]
+    assert means["obs"] < means["wanda-layer"] < means["magnitude"]
 
 
 def test_beside_the_best_weights_on_the_same_pattern():
@@ -187,7 +188,7 @@ def test_blocks_stay_or_leave_whole(method, shape):
 
 def test_blocks_are_refused_where_they_make_no_sense():
     weight, x = drawn(0, 4, 8)
-    for method in ("obs", "wanda"):
+    for method in ("obs", "wanda", "wanda-layer"):
         with pytest.raises(InputError, match="take magnitude"):
             sparse(weight, x @ x.T, Pattern(0.5, block=(2, 2)), method)
     with pytest.raises(InputError, match="no n of m"):
@@ -218,3 +219,17 @@ def test_sampling_keeps_weights_with_chances_like_their_size():
     for seed in range(trials):
         even += sparse(weight, moment, Pattern(1 / 3), "random", seed)[0] != 0
     assert torch.allclose(even / trials, torch.full((3,), 1 / 3), atol=0.03)
+
+
+def test_wanda_within_a_layer_ranks_all_of_its_weights_together():
+    """One row of large weights keeps more than half, where half of each row would stay."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(4, 8, generator=generator, dtype=torch.float64)
+    weight[0] *= 100
+    norms = torch.rand(8, generator=generator, dtype=torch.float64) + 0.1
+    kept = sparse(weight, torch.diag(norms.square()), Pattern(0.5), "wanda-layer") != 0
+    sizes = (weight.abs() * norms).flatten()
+    assert set(kept.flatten().nonzero().flatten().tolist()) == set(sizes.topk(16).indices.tolist())
+    assert kept[0].all()
+    rows = sparse(weight, torch.diag(norms.square()), Pattern(0.5), "wanda") != 0
+    assert (rows.sum(1) == 4).all()

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError
 from secateur.repair.likelihood import sampled_score
-from secateur.repair.readers import Reader, every_use, matrices, outputs, sample_limit, windows
+from secateur.repair.readers import Reader, every_use, matrices
 from secateur.repair.recurrences import (
     Recurrence,
     inner_readers,
@@ -26,6 +26,7 @@ from secateur.repair.recurrences import (
     unrolled,
 )
 from secateur.repair.removal import DAMPING
+from secateur.repair.windows import outputs, sample_limit, some_windows
 from secateur.structure.boundary import flat_outputs
 from secateur.structure.branches import Branch
 from secateur.structure.groups import Group
@@ -265,24 +266,11 @@ class _Probe(ZeroedReference):
         inputs = sums.inputs.shape[1]
         limit = -(-sample_limit(inputs) // self.batches)
         with torch.no_grad():
-            flat = self._windows(reader, x, shape, limit)
+            flat = some_windows(reader, x, shape, limit, self.generator)
             # in the type of the network: rounding is far below the damping
             sums.inputs += (flat @ flat.transpose(1, 2)).cpu()
             sums.means += flat.sum(2, dtype=torch.float64).cpu()
             sums.count += flat.shape[2]
-
-    def _windows(self, reader: Reader, x: Tensor, shape: Sequence[int], limit: int) -> Tensor:
-        """At most ``limit`` of them; of an image that gives more, of some images."""
-        if reader.slides is not None:
-            places = int(
-                np.prod([-(-n // s) for n, s in zip(x.shape[2:], reader.slides[0], strict=True)])
-            )
-            x = x[:: max(1, len(x) * places // (4 * limit))]
-        flat = windows(reader, x, shape)
-        if flat.shape[2] <= limit:
-            return flat
-        chosen = torch.randperm(flat.shape[2], generator=self.generator)[:limit]
-        return flat[:, :, chosen.to(flat.device)]
 
 
 def _empty(reader: Reader, shape: Sequence[int]) -> Sums:

@@ -6,7 +6,6 @@ by its stride, a grouped one is one map for each of its groups.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx
-from torch.nn import functional as F
 
 from secateur.structure.parts import belongs
 from secateur.structure.structure import Structure
 
 aten = torch.ops.aten
-SAMPLES_PER_INPUT = 32  # places of images beyond this many for each input of a layer add little
-LEAST_SAMPLES = 8192
 
 _CONVOLUTIONS = (aten.conv1d, aten.conv2d, aten.conv3d)
 _TRANSPOSED = (aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d)
@@ -181,95 +177,3 @@ def columns(reader: Reader, index: np.ndarray, shape: Sequence[int]) -> np.ndarr
     places = int(np.prod(shape[2:])) if reader.slides is not None else 1
     found = index[:, :, None] * places + np.arange(places)
     return found.reshape(len(index), -1)
-
-
-def windows(reader: Reader, x: Tensor, shape: Sequence[int]) -> Tensor:
-    """What the maps read [groups, inputs, samples]; a sample is one place of one output.
-
-    x: the reader's input, shape: of its weight.
-    """
-    if reader.slides is None:
-        return x.reshape(-1, x.shape[-1]).t()[None]
-    kernel = shape[2:]
-    stride, padding, dilation = reader.slides[:3]
-    if reader.spread:
-        x = _spread_out(x, stride)
-        after = reader.slides[3]
-        sides = [d * (k - 1) - p for k, p, d in zip(kernel, padding, dilation, strict=True)]
-        pads = [(side, side + more) for side, more in zip(sides, after, strict=True)]
-        stride = (1,) * len(kernel)
-    else:
-        pads = [(p, p) for p in padding]
-    x = F.pad(x, [side for pair in reversed(pads) for side in pair])
-    for place, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
-        x = x.unfold(place + 2, d * (k - 1) + 1, s)[..., ::d]
-    space = len(kernel)
-    # [batch, channels, *places, *kernel] -> [groups, channels / groups * kernel, batch * places]
-    order = [1, *range(space + 2, 2 * space + 2), 0, *range(2, space + 2)]
-    flat = x.permute(order).reshape(x.shape[1], int(np.prod(kernel)), -1)
-    return flat.unflatten(0, (reader.groups, -1)).flatten(1, 2)
-
-
-def drawn(
-    reader: Reader,
-    given: Sequence[Tensor],
-    answers: Sequence[Tensor],
-    shape: Sequence[int],
-    limit: int,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """At most about ``limit`` samples of what the maps read, and of what they answer.
-
-    given, answers: input and result of the reader, or what it should be, for each batch.
-    shape: of the weight. A share is drawn from every batch: of its images first, so that no more
-    windows are laid out than about four times what is taken.
-    Returns ([groups, inputs, n], [groups, outputs, n]).
-    """
-    share = limit / max(1, sum(_samples(reader, y) for y in answers))
-    xs, ts = [], []
-    for x, y in zip(given, answers, strict=True):
-        places = _samples(reader, y)
-        wanted = min(places, math.ceil(share * places))
-        images = len(y) if reader.slides is not None else 1
-        some = min(images, math.ceil(4 * wanted * images / max(places, 1)))
-        if some < images:
-            index = torch.randperm(images, generator=generator)[:some].sort().values.to(x.device)
-            x, y = x[index], y[index]
-        wide, answer = windows(reader, x, shape), outputs(reader, y)
-        if wanted < wide.shape[2]:
-            index = torch.randperm(wide.shape[2], generator=generator)[:wanted].to(wide.device)
-            wide, answer = wide[:, :, index], answer[:, :, index]
-        xs.append(wide)
-        ts.append(answer)
-    return torch.cat(xs, 2), torch.cat(ts, 2)
-
-
-def sample_limit(inputs: int) -> int:
-    """How many samples say what there is to say of a map of so many inputs."""
-    return max(LEAST_SAMPLES, SAMPLES_PER_INPUT * inputs)
-
-
-def _samples(reader: Reader, y: Tensor) -> int:
-    """How many samples a result holds: places of an image, or rows."""
-    channels = y.shape[1] if reader.slides is not None else y.shape[-1]
-    return y.numel() // max(channels, 1)
-
-
-def outputs(reader: Reader, y: Tensor) -> Tensor:
-    """The result of a reader as [groups, outputs, samples], samples in the order of ``windows``."""
-    if reader.slides is None:
-        return y.reshape(-1, y.shape[-1]).t()[None]
-    flat = y.transpose(0, 1).reshape(y.shape[1], -1)
-    return flat.unflatten(0, (reader.groups, -1))
-
-
-def _spread_out(x: Tensor, stride: Sequence[int]) -> Tensor:
-    """Zeros between the places of an image, as a transposed convolution steps."""
-    for place, step in enumerate(stride, 2):
-        if step > 1:
-            shape = [*x.shape]
-            shape[place] = (x.shape[place] - 1) * step + 1
-            wide = x.new_zeros(shape)
-            wide[(slice(None),) * place + (slice(None, None, step),)] = x
-            x = wide
-    return x

@@ -13,18 +13,11 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from secateur.repair.moments import DAMPINGS, Moments, best, joined, moments, ridge
-from secateur.repair.readers import (
-    Reader,
-    drawn,
-    matrices,
-    readers,
-    sample_limit,
-    shared_readers,
-    weight_of,
-)
+from secateur.repair.readers import Reader, matrices, readers, shared_readers, weight_of
 from secateur.repair.recurrences import Recurrence, recurrences, sequences, state_nodes
 from secateur.repair.streaming import Side, walk
 from secateur.repair.surroundings import own_norms, skip_of, statistics
+from secateur.repair.windows import drawn, sample_limit
 from secateur.structure.branches import Dropped
 from secateur.structure.structure import Structure
 

@@ -77,9 +77,9 @@ def sparsify(
     """Zero weights of every linear layer and convolution, and solve what stays.
 
     batches: calibration inputs without targets. pattern: half of all weights by default. method:
-    ``obs``, ``wanda``, ``magnitude``, ``random`` or ``sampled``; batch norms take their statistics
-    anew with each. leave: names of weights that stay whole; layers whose inputs the pattern does
-    not divide do so too.
+    ``obs``, ``wanda``, ``wanda-layer``, ``magnitude``, ``random`` or ``sampled``; batch norms take
+    their statistics anew with each. leave: names of weights that stay whole; layers whose inputs
+    the pattern does not divide do so too.
     Errors: InputError as ``compensate``, for an unknown method, and for names that are no layer's.
     """
     if method not in METHODS:

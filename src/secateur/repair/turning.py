@@ -19,8 +19,8 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError
-from secateur.repair.readers import outputs
 from secateur.repair.symmetries import Slot, Symmetry, mixed, symmetries
+from secateur.repair.windows import outputs
 from secateur.structure.inputs import ExampleInputs, as_arguments
 from secateur.structure.structure import Removal, Structure
 from secateur.surgery.reference import ZeroedReference

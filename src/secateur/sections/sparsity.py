@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from secateur.sections.base import Section
 
 BLOCKS = ("block", "even-block")  # granularities that have a size
-ROWS = ("obs", "wanda")  # methods that go weight by weight through a row
+SINGLE = ("obs", "wanda", "wanda-layer")  # methods that go weight by weight
 
 
 class SparsitySection(Section):
@@ -29,7 +29,7 @@ class SparsitySection(Section):
     pattern: str = "unstructured"
     zeros: float | None = Field(default=None, gt=0, lt=1)
     total: float | None = Field(default=None, gt=0, lt=1)
-    method: Literal["", "obs", "wanda", "magnitude", "random", "sampled"] = ""
+    method: Literal["", "obs", "wanda", "wanda-layer", "magnitude", "random", "sampled"] = ""
     criterion: str = ""
     granularity: str = ""
     scope: Literal["", "global", "local", "erk"] = ""
@@ -103,7 +103,7 @@ class SparsitySection(Section):
                 f"{sorted(others)[0]} is about the scores of a criterion; give sparsity.criterion, "
                 "such as l1, in place of a method"
             )
-        if self.block != [1, 1] and (self.pattern != "unstructured" or self.method in ROWS):
+        if self.block != [1, 1] and (self.pattern != "unstructured" or self.method in SINGLE):
             raise ValueError(
                 "blocks are for the pattern 'unstructured' with the methods magnitude, random or "
                 f"sampled; here are {self.pattern!r} and {self.method!r}"

@@ -17,12 +17,11 @@ from secateur.repair.readers import (
     columns,
     every_use,
     matrices,
-    sample_limit,
     weight_of,
-    windows,
 )
 from secateur.repair.recurrences import inner_readers, recurrences
 from secateur.repair.rows import removal_errors
+from secateur.repair.windows import sample_limit, some_windows
 from secateur.training.statistics.observing import Look, observe
 from secateur.training.statistics.passes import Source
 
@@ -82,7 +81,7 @@ class _Sums:
                 f"the calibration inputs make '{reader.weight}' read values that are not finite; "
                 "check the data, and the weights before it"
             )
-        flat = _drawn(reader, x, self.shape, -(-self.limit // batches), self.generator)
+        flat = some_windows(reader, x, self.shape, -(-self.limit // batches), self.generator)
         if self.full:
             self.total += (flat @ flat.transpose(1, 2)).double().cpu()
         else:
@@ -164,21 +163,6 @@ def _portions(source: Source, names: dict[str, Any], full: bool) -> Iterator[lis
         held += size
     if portion:
         yield portion
-
-
-def _drawn(
-    reader: Reader, x: Tensor, shape: Sequence[int], limit: int, generator: torch.Generator
-) -> Tensor:
-    """At most ``limit`` samples of what the maps read; of an image that gives more, some images."""
-    if reader.slides is not None:
-        strides = zip(x.shape[2:], reader.slides[0], strict=True)
-        steps = int(np.prod([-(-size // stride) for size, stride in strides]))
-        x = x[:: max(1, len(x) * steps // (4 * limit))]
-    flat = windows(reader, x, shape)
-    if flat.shape[2] <= limit:
-        return flat
-    chosen = torch.randperm(flat.shape[2], generator=generator)[:limit]
-    return flat[:, :, chosen.to(flat.device)]
 
 
 def _rows(values: Tensor, maps: Tensor) -> Tensor:
