@@ -117,4 +117,4 @@ def test_time_for_planning_counts_as_well(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(POLICIES, "get", lambda name: slow)
     _, _, found = search(first_group_is_precious, trials=20, seconds=45.0)
-    assert [trial.seconds for trial in found.trials] == [11.0] * 4
+    assert [(trial.planned, trial.seconds) for trial in found.trials] == [(10.0, 1.0)] * 4

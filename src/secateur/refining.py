@@ -42,7 +42,7 @@ class Table:
 class Trial:
     """One choice of widths, and the loss that was measured with it on each held-out sample.
 
-    table, policy: what made the choice.
+    seconds: of measuring it. table, policy: what made the choice; planned: in how many seconds.
     """
 
     name: str
@@ -51,6 +51,12 @@ class Trial:
     seconds: float
     table: Table | None = None
     policy: str = ""
+    planned: float = 0.0
+
+    @property
+    def spent(self) -> float:
+        """Seconds of planning and measuring."""
+        return self.planned + self.seconds
 
     @property
     def loss(self) -> float:
@@ -114,13 +120,13 @@ def refine(
         seen.add(key)
         planned = time.perf_counter() - begun
         losses, seconds = measure(remove)
-        done.append(Trial(name, remove, losses, planned + seconds, table, policy))
+        done.append(Trial(name, remove, losses, seconds, table, policy, planned))
         tell(len(done), done[-1])
         return done[-1]
 
     def goes_on() -> bool:
-        longest = max((trial.seconds for trial in done), default=0.0)
-        return len(done) < trials and sum(t.seconds for t in done) + longest <= seconds
+        longest = max((trial.spent for trial in done), default=0.0)
+        return len(done) < trials and sum(t.spent for t in done) + longest <= seconds
 
     table: Table | None = None
     best: Trial | None = None

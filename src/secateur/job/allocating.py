@@ -98,7 +98,7 @@ def allocate(
         yield Table("knapsack in two rounds", on.scores, request)
 
     def tell(number: int, trial: Trial) -> None:
-        spent.append(trial.seconds)
+        spent.append(trial.spent)
         work.listener.tick(stage, number, f"loss {trial.loss:.4g} ({trial.name})")
 
     measure = _Trials(trying, work.folder / "scores" / f"trials-{step}.jsonl")
