@@ -103,21 +103,14 @@ def drawn(
     """At most about ``limit`` samples of what the maps read, and of what they answer.
 
     given, answers: input and result of the reader, or what it should be, for each batch.
-    shape: of the weight. A share is drawn from every batch: of its images first, so that no more
-    windows are laid out than about four times what is taken.
+    shape: of the weight. The same share is drawn from every batch.
     Returns ([groups, inputs, n], [groups, outputs, n]).
     """
     share = limit / max(1, sum(_samples(reader, y) for y in answers))
     xs, ts = [], []
     for x, y in zip(given, answers, strict=True):
-        places = _samples(reader, y)
-        wanted = min(places, math.ceil(share * places))
-        images = len(y) if reader.slides is not None else 1
-        some = min(images, math.ceil(4 * wanted * images / max(places, 1)))
-        if some < images:
-            index = torch.randperm(images, generator=generator)[:some].sort().values.to(x.device)
-            x, y = x[index], y[index]
-        chosen = _draw(_samples(reader, y), wanted, generator, x.device)
+        count = _samples(reader, y)
+        chosen = _draw(count, math.ceil(share * count), generator, x.device)
         xs.append(windows(reader, x, shape, chosen))
         ts.append(outputs(reader, y, chosen))
     return torch.cat(xs, 2), torch.cat(ts, 2)
