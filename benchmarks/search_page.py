@@ -56,6 +56,7 @@ def _found(place: Landscape, rows: Sequence[Row]) -> Found:
         if row["cell"]["digest"] == digest
         and row["cell"]["code"] == codes.get(row["cell"]["algorithm"])
     ]  # fmt: skip
+    current = _longest(current)
     counts = Counter(row["cell"]["seed"] for row in current)
     grouped: dict[tuple[str, bool, int], list[np.ndarray]] = {}
     for row in current:
@@ -70,6 +71,20 @@ def _found(place: Landscape, rows: Sequence[Row]) -> Found:
             if count <= trials:
                 grouped.setdefault((name, cell["seeded"], count), []).append(best[:count])
     return {key: np.array(curves) for key, curves in grouped.items()}
+
+
+def _longest(rows: Sequence[Row]) -> list[Row]:
+    """Of searches that plan nothing the longest of each seed alone: it tells of the others."""
+    longest: dict[tuple[str, bool, int], int] = {}
+    for row in rows:
+        cell = row["cell"]
+        key = cell["algorithm"], cell["seeded"], cell["seed"]
+        longest[key] = max(longest.get(key, 0), cell["trials"])
+    return [
+        row for row in rows
+        if (cell := row["cell"])["algorithm"] not in UNPLANNED
+        or cell["trials"] == longest[cell["algorithm"], cell["seeded"], cell["seed"]]
+    ]  # fmt: skip
 
 
 def _mean(found: Found, name: str, seeded: bool, count: int) -> float:
