@@ -32,6 +32,7 @@ from secateur.measure.timing import File, Setting, time_subjects
 from secateur.planning import describe
 from secateur.predicting import save_inputs, sized, write_timed
 from secateur.surgery.storing import read_tensors
+from secateur.training.loading import count_samples
 
 NETS = ("resnet20", "vgg", "mobilenetv2", "densenet", "vit", "minilm")
 SHARES = (0.6, 0.4)
@@ -88,7 +89,7 @@ def measure(net: str, share: float, seed: int, quick: bool) -> Row:
     def compressed(target: dict[str, Any], folder: Path) -> nn.Module:
         recipe = {
             "pruning": {"min_share": 0.1, "refine": REFINE},
-            "data": {"calibration": len(samples), "batch_size": 128},  # type: ignore[arg-type]
+            "data": {"calibration": count_samples(samples), "batch_size": 128},
             "latency": {"runtime": "onnxruntime", "batch": BATCH, "seconds": 2.0},
         }
         return sc.compress(

@@ -3,11 +3,10 @@
 Half of all weights of every layer, or two of every four neighbouring inputs; 1,024 unlabelled
 training images of Fashion-MNIST, three draws of them; batch norms take their statistics anew with
 each method. OBS solves the layers (SparseGPT's update behind a least-squares fit to the dense
-answers), the others only choose, as published: Wanda within each row, or within a layer, which its
-paper found better for image classifiers (for n of m both are the same), magnitude within a layer.
-"Inner" layers are all but the first and the last, as in what was published of these methods: the
-first reads pixels, 9 or 16 of them, and half of these are too few for anything. The test images are
-looked at for this page alone.
+answers), the others only choose: Wanda within each row, as published, or within a layer (for n of m
+both are the same), magnitude within a layer. "Inner" layers are all but the first and the last; the
+first layers here read 9 and 16 pixels. Their table, and Wanda within a layer, were added after the
+other one, for what training images showed. The test images are looked at for this page alone.
 """
 
 from __future__ import annotations
@@ -102,7 +101,7 @@ def page(rows: Sequence[Row]) -> str:
 
 
 def _section(rows: Sequence[Row], layers: str) -> list[str]:
-    """A table of all methods, and how often each comes out behind the next."""
+    """A table of all methods, and the differences of pairs of them."""
     lines, found = [], {}
     for net, pattern in product(NETS, PATTERNS):
         dense = [r for r in rows if r["cell"]["net"] == net and r["cell"]["method"] == "dense"]

@@ -50,7 +50,7 @@ def allocate(
     calibration: Sequence[ExampleInputs],
     classes: int | None,
     again: Callable[[nn.Module, Units], Judged],
-    judging: float = 0.0,
+    judging: float,
 ) -> Widths:
     """The units that leave in a step; scores are kept in the run's folder for ``solve``.
 

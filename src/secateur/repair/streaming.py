@@ -83,10 +83,7 @@ def backward_portions(
         count = batch_size(as_arguments(batch)) or 1
         parts = max(1, min(-(-count // most), count // 2))  # a batch of one is a case of its own
         bounds = [count * part // parts for part in range(parts + 1)]
-        if parts == 1:
-            found.append(batch)
-        else:
-            found += [samples_of(batch, a, b) for a, b in pairwise(bounds)]
+        found += [samples_of(batch, a, b) for a, b in pairwise(bounds)]
     return found
 
 

@@ -40,8 +40,11 @@ def statistics(given: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     count = sum(v.numel() // v.shape[1] for v in given)
     dims = [d for d in range(given[0].dim()) if d != 1]
     mean = torch.stack([v.sum(dims, dtype=torch.float64) for v in given]).sum(0) / count
-    about = mean.to(given[0].dtype)
+    working = torch.promote_types(given[0].dtype, torch.float32)  # squares of halves overflow
+    about = mean.to(working)
     off = mean - about.double()  # what rounding made of the mean
     about = about.reshape(-1, *[1] * (given[0].dim() - 2))
-    squares = torch.stack([(v - about).square_().sum(dims).double() for v in given]).sum(0)
-    return mean, (squares - count * off.square()) / max(count - 1, 1)
+    squares = torch.stack(
+        [(v.to(working) - about).square_().sum(dims).double() for v in given]
+    ).sum(0)
+    return mean, (squares - count * off.square()).clamp_min(0) / max(count - 1, 1)

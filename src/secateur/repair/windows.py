@@ -106,10 +106,10 @@ def drawn(
     shape: of the weight. The same share is drawn from every batch.
     Returns ([groups, inputs, n], [groups, outputs, n]).
     """
-    share = limit / max(1, sum(_samples(reader, y) for y in answers))
+    counts = [count_windows(reader, x, shape) for x in given]
+    share = limit / max(1, sum(counts))
     xs, ts = [], []
-    for x, y in zip(given, answers, strict=True):
-        count = _samples(reader, y)
+    for x, y, count in zip(given, answers, counts, strict=True):
         chosen = _draw(count, math.ceil(share * count), generator, x.device)
         xs.append(windows(reader, x, shape, chosen))
         ts.append(outputs(reader, y, chosen))
@@ -119,12 +119,6 @@ def drawn(
 def sample_limit(inputs: int) -> int:
     """How many samples say what there is to say of a map of so many inputs."""
     return max(LEAST_SAMPLES, SAMPLES_PER_INPUT * inputs)
-
-
-def _samples(reader: Reader, y: Tensor) -> int:
-    """How many samples a result holds: places of an image, or rows."""
-    channels = y.shape[1] if reader.slides is not None else y.shape[-1]
-    return y.numel() // max(channels, 1)
 
 
 def outputs(reader: Reader, y: Tensor, chosen: Tensor | None = None) -> Tensor:
