@@ -11,14 +11,15 @@ at for this page alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
-from functools import partial
+from functools import cache, lru_cache, partial
 from hashlib import sha256
 from itertools import product
 
 import torch
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from benchmarks import fashion_mnist as shared
@@ -98,8 +99,8 @@ def measure(net: str, budget: float, epochs: float, seed: int, who: Contestant, 
     """Test accuracy before and after the training, and the shares of FLOPs and parameters."""
     dense = shared.load(net)
     train, test = shared.data(quick)
-    settings, teacher = _training(net), dense
-    pruned = oneshot.prune(net, dense, budget, seed, L2_UNIFORM if who is SMALL else who, quick)
+    settings, teacher = _training(net), _teacher(net)
+    pruned = deepcopy(_pruned(net, budget, seed, L2_UNIFORM if who is SMALL else who, quick))
     if who is SMALL:
         settings = _scratch(net, epochs)
         pruned, teacher, epochs = renewed(pruned, seed), None, float(settings.epochs)
@@ -115,6 +116,32 @@ def measure(net: str, budget: float, epochs: float, seed: int, who: Contestant, 
         "before": before,
         "accuracy": shared.accuracy(pruned, test),
     }
+
+
+@lru_cache(maxsize=len(CONTESTANTS))
+def _pruned(net: str, budget: float, seed: int, who: Contestant, quick: bool) -> nn.Module:
+    """What is trained, for half an epoch and for more."""
+    return oneshot.prune(net, shared.load(net), budget, seed, who, quick)
+
+
+class Remembering(nn.Module):
+    """A teacher that answers a batch it has seen from memory: all train on the same images."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.answers: dict[bytes, Tensor] = {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        key = sha256(images.contiguous().numpy()).digest()
+        if key not in self.answers:
+            self.answers[key] = self.model(images)
+        return self.answers[key]
+
+
+@cache
+def _teacher(net: str) -> nn.Module:
+    return Remembering(shared.load(net))
 
 
 def renewed(model: nn.Module, seed: int) -> nn.Module:
