@@ -109,9 +109,10 @@ def test_data_sets_of_several_inputs_and_labels_of_yes_or_no():
     ("model", "train", "keys", "sentence"),
     [
         (net(), Rows(lambda n: {"x": X[n], "y": Y[n]}), {}, r"sample 0 is a dict; expected \(inp"),
+        (net(), Rows(lambda n: {"x": X[n], "label": Y[n]}), {}, "unexpected keyword argument 'x'"),
         (net(), Stream(), {}, "is an IterableDataset, which has no order to repeat"),
         (net(), DataLoader(Stream(), 2), {}, "is an IterableDataset"),
-        (net(), DataLoader(TensorDataset(X, Y), collate_fn=list), {}, "a collate_fn of its own"),
+        (net(), DataLoader(TensorDataset(X, Y), collate_fn=list), {}, "fn made a list of 1"),
         (net(), (X, Y), {}, r"train sample 0 is a Tensor; expected \(input, target\)"),
         (net(), X.numpy(), {}, "train sample 0 is a ndarray"),
         (net(), TensorDataset(X[:0], Y[:0]), {}, "train is empty"),

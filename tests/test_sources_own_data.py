@@ -82,7 +82,7 @@ def test_arguments_of_a_function(own):
         ("lists", "train sample 0 is a int; expected (input, target)"),
         ("tensors", "train sample 0 is a Tensor; expected (input, target)"),
         ("arrays", "train sample 0 has the input ndarray; expected a tensor"),
-        ("collating", "a collate_fn of its own, which would be left out"),
+        ("collating", "the collate_fn made a list of 1; expected (inputs, targets), or a mapping"),
         ("endless", "train is an IterableDataset, which has no order to repeat"),
     ],
 )

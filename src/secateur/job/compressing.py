@@ -29,7 +29,7 @@ from secateur.reports.html import write_html
 from secateur.reports.notebook import snippet
 from secateur.reports.terminal import as_text
 from secateur.sources.data._checking import check_samples
-from secateur.sources.data._loading import dataset_of
+from secateur.sources.data._loading import datasets_of
 from secateur.structure.copying import copied
 from secateur.surgery.applying import refuse_nan
 from secateur.surgery.storing import load
@@ -92,9 +92,10 @@ def compress(
 ) -> Result:
     """Prune a model to a target and repair it; the caller's model is untouched.
 
-    train, val, test: map-style data sets of (input, target), or loaders over them; without
-    ``val`` a tenth of ``train`` is set aside. Without data the model is pruned and not repaired,
-    and ``example_inputs`` are needed.
+    train, val, test: map-style data sets of (input, target) or of mappings with ``labels``, or
+    loaders over them, whose ``collate_fn`` goes on making the batches; without ``val`` a tenth of
+    ``train`` is set aside. Without data the model is pruned and not repaired, and
+    ``example_inputs`` are needed.
     criterion, scope: by default ``obs`` and ``knapsack`` where there are data, with every layer
     compensated; ``l2`` and ``global`` where there are none.
     target: ``{"flops": "0.5x"}``, ``{"latency": "0.5x"}``, ``{"params": 2e6}``, or several. Latency
@@ -160,9 +161,9 @@ def _data(train: Any, val: Any, test: Any, loss: Loss | None) -> Data | None:
             raise InputError("val or test were given without train; give train as well")
         return None
     named = {"train": train, "val": val, "test": test}
-    sets: dict[str, Any] = {
-        name: dataset_of("given", name, one) for name, one in named.items() if one is not None
-    }
+    sets: dict[str, Any] = datasets_of(
+        "given", {name: one for name, one in named.items() if one is not None}
+    )
     if val is None and len(sets["train"]):
         whole = sets["train"]
         order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0)).tolist()

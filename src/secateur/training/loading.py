@@ -1,12 +1,14 @@
 """Batches of a map-style data set, in an order that a seed and an epoch give again.
 
 Samples are tuples (input, target); of a longer tuple the last is the target. Data sets of
-tensors (and subsets of them) are indexed a batch at a time instead of a sample at a time.
+tensors (and subsets of them) are indexed a batch at a time instead of a sample at a time, and
+``Collated`` ones make their batches themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 
 from secateur.errors import InputError
 from secateur.structure.inputs import as_arguments, map_tensors
+from secateur.training.collating import Collated, collated_below, samples_at
 
 Batch = tuple[Any, Any]
 
@@ -117,6 +120,9 @@ def _order(size: int, seed: int, epoch: int) -> torch.Tensor:
 
 def _reader(dataset: Dataset[Any]) -> Callable[[slice | torch.Tensor], Batch]:
     """A function that reads the samples of a slice or of an index."""
+    own = collated_below(dataset)
+    if own is not None:
+        return partial(_own_batch, *own)
     found = _tensors_of(dataset)
     if found is None:
         return lambda index: _collated(dataset, index)
@@ -151,10 +157,13 @@ def _tensors_of(
     return None
 
 
+def _own_batch(dataset: Collated, chosen: torch.Tensor | None, index: Any) -> Batch:
+    where = _numbers(index)
+    return _split(dataset.batch(where if chosen is None else chosen[where].tolist()))
+
+
 def _collated(dataset: Dataset[Any], index: slice | torch.Tensor) -> Batch:
-    numbers = range(index.start, index.stop) if isinstance(index, slice) else index.tolist()
-    fetch = getattr(dataset, "__getitems__", None)
-    samples = fetch(list(numbers)) if fetch else [dataset[number] for number in numbers]
+    samples = samples_at(dataset, _numbers(index))
     first = samples[0]
     if not isinstance(first, (tuple, list)):
         raise InputError(
@@ -162,6 +171,10 @@ def _collated(dataset: Dataset[Any], index: slice | torch.Tensor) -> Batch:
             "expected a tuple (input, target)"
         )
     return _split(tuple(default_collate(samples)))
+
+
+def _numbers(index: slice | torch.Tensor) -> list[int]:
+    return list(range(index.start, index.stop)) if isinstance(index, slice) else index.tolist()
 
 
 def _split(columns: tuple[Any, ...]) -> Batch:

@@ -24,6 +24,7 @@ from secateur.sources.blame import reported
 from secateur.sources.data import DATA_SOURCES
 from secateur.sources.data._checking import check_samples, splits
 from secateur.sources.functions import FORMS, load_function
+from secateur.training.collating import LABELS, Collated, levelled
 
 
 def load_data(
@@ -45,8 +46,10 @@ def load_data(
         data = source(target, folder, seed, **options)
     else:
         function = load_function(spec, folder, [*DATA_SOURCES.names(), *FORMS])
-        data = _as_data(spec, function(**arguments, **options))
-    with reported(spec):  # samples are made by the user's code
+        result = function(**arguments, **options)
+        with reported(spec):  # samples are made by the user's code
+            data = _as_data(spec, result)
+    with reported(spec):
         check_samples(data)
     return data if limit is None else _limited(data, limit)
 
@@ -75,13 +78,12 @@ def _refuse_unused(name: str, options: Mapping[str, Any], source: Callable[..., 
 
 def _as_data(spec: str, result: object) -> Data:
     if isinstance(result, Data):
-        parts = [dataset_of(spec, split, dataset) for split, dataset in splits(result)]
-        return dataclasses.replace(result, **dict(zip(_SPLITS, parts, strict=False)))
+        return dataclasses.replace(result, **datasets_of(spec, dict(splits(result))))
     if isinstance(result, (tuple, list)) and len(result) in (2, 3):
-        parts = [dataset_of(spec, *item) for item in zip(_SPLITS, result, strict=False)]
-        classes = getattr(parts[0], "classes", None)  # torchvision's data sets name theirs
+        sets = datasets_of(spec, dict(zip(_SPLITS, result, strict=False)))
+        classes = getattr(sets["train"], "classes", None)  # torchvision's data sets name theirs
         number = len(classes) if isinstance(classes, (list, tuple)) else None
-        return Data(spec, *parts, classes=number)
+        return Data(spec, sets["train"], sets["val"], sets.get("test"), classes=number)
     raise InputError(
         f"{spec} returned {_described(result)}; expected secateur's Data, or (train, val) or "
         "(train, val, test) of data sets"
@@ -91,18 +93,21 @@ def _as_data(spec: str, result: object) -> Data:
 _SPLITS = ("train", "val", "test")
 
 
-def dataset_of(spec: str, split: str, given: object) -> Dataset[Any]:
-    """The data set itself; that of a DataLoader, as the order and the batches are made anew.
+def datasets_of(spec: str, given: Mapping[str, object]) -> dict[str, Dataset[Any]]:
+    """The data set of each split; of a DataLoader its own, as the order is made anew.
 
-    Errors: InputError for what has no length or no order.
+    A collate_fn of its own goes on making the batches, and samples that are mappings with labels
+    become (input, target). Errors: InputError for what has no length or no order.
     """
+    return levelled({split: _dataset_of(spec, split, one) for split, one in given.items()})
+
+
+def _dataset_of(spec: str, split: str, given: object) -> Dataset[Any]:
     where = f"{spec}: {split}"
+    collate: Callable[[list[Any]], Any] | None = None
     if isinstance(given, DataLoader):
         if given.collate_fn not in (default_collate, default_convert):
-            raise InputError(
-                f"{where} is a DataLoader with a collate_fn of its own, which would be left out; "
-                "return a data set whose samples are tensors of one shape: (input, target)"
-            )
+            collate = given.collate_fn
         given = given.dataset
     if isinstance(given, IterableDataset):
         raise InputError(
@@ -114,7 +119,18 @@ def dataset_of(spec: str, split: str, given: object) -> Dataset[Any]:
             f"{where} is {_described(given)}; expected a data set with __len__ and __getitem__, "
             "whose samples are (input, target)"
         )
-    return given  # type: ignore[return-value]
+    dataset: Dataset[Any] = given  # type: ignore[assignment]
+    if collate is None and _told_by_name(dataset):
+        collate = default_collate
+    return dataset if collate is None else Collated(dataset, collate)
+
+
+def _told_by_name(dataset: Dataset[Any]) -> bool:
+    """Whether samples are mappings with labels, as those of transformers' data sets are."""
+    if type(dataset) is TensorDataset or not len(dataset):  # type: ignore[arg-type]
+        return False
+    first = dataset[0]
+    return isinstance(first, Mapping) and any(name in first for name in LABELS)
 
 
 def _described(result: object) -> str:

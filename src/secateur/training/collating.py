@@ -1,0 +1,156 @@
+"""Data sets whose batches are made by a function of their own, or whose samples are mappings.
+
+Inside Secateur a sample is (input, target). A ``Collated`` data set makes it so: its function gets
+the samples as they are, and of a mapping (as transformers' data sets and collators give them) the
+labels are the target and all else is the input, by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+from torch.utils.data import Dataset, Subset
+
+from secateur.errors import InputError
+from secateur.structure.inputs import is_batched, map_tensors
+
+LABELS = ("labels", "label", "targets", "target")  # the first of them that a mapping has
+FIRST = 8  # samples of each data set that are looked at to see whether their shapes differ
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Collated(Dataset[Any]):
+    """A data set and the function that makes a batch of a list of its samples.
+
+    rulers: samples that take part in every batch and are cut off what is made of it. A function
+            that pads to the longest sample then pads all batches to one length.
+    shapes: of one sample's inputs, where known; a batch of others is refused.
+    """
+
+    dataset: Dataset[Any]
+    collate: Callable[[list[Any]], Any]
+    rulers: tuple[Any, ...] = ()
+    shapes: Shapes | None = None
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        """(input, target): a batch of this sample alone, without its dimension of samples."""
+        return map_tensors(lambda t: t[0] if t.dim() else t, self.batch([index]))
+
+    def batch(self, numbers: Sequence[int]) -> tuple[Any, ...]:
+        """(inputs, ..., targets) of some samples.
+
+        Errors: InputError for what holds no targets, for inputs without a dimension of samples,
+        and for inputs of other shapes than known.
+        """
+        samples = samples_at(self.dataset, numbers)
+        columns = columns_of(self.collate([*samples, *self.rulers]))
+        whole = len(samples) + len(self.rulers)
+        if not any(is_batched(t) and len(t) == whole for t in pytree.tree_leaves(columns[:-1])):
+            raise InputError(
+                f"the collate_fn made no input whose first dimension is that of the {whole} "
+                "samples; expected tensors of whole batches"
+            )
+        if self.rulers:
+            columns = map_tensors(
+                lambda t: t[: len(samples)] if is_batched(t) and len(t) == whole else t, columns
+            )
+        found = _shapes(columns)
+        if self.shapes is not None and found != self.shapes:
+            raise InputError(
+                f"the collate_fn made inputs of {_told(found)} for each sample, and of "
+                f"{_told(self.shapes)} for others; pad all batches to one length"
+            )
+        return columns
+
+
+def levelled(sets: Mapping[str, Dataset[Any]]) -> dict[str, Dataset[Any]]:
+    """The same data sets; collated ones give inputs of one shape, that of their longest samples.
+
+    Where the first samples differ in shape, all samples of all sets are read once to find the
+    longest. Errors: InputError for batches that hold no targets.
+    """
+    own = {name: one for name, one in sets.items() if isinstance(one, Collated) and len(one)}
+    if not own:
+        return dict(sets)
+    first = {
+        _shapes(one.batch([number]))
+        for one in own.values()
+        for number in range(min(FIRST, len(one)))
+    }
+    rulers = tuple(_longest(own.values())) if len(first) > 1 else ()
+    own = {name: replace(one, rulers=rulers) for name, one in own.items()}
+    shapes = _shapes(next(iter(own.values())).batch([0]))
+    return {**sets, **{name: replace(one, shapes=shapes) for name, one in own.items()}}
+
+
+def _longest(sets: Iterable[Collated]) -> list[Any]:
+    """Samples among which every size of every input is the largest there is."""
+    most: dict[tuple[int, int], tuple[int, Collated, int]] = {}
+    for one in sets:
+        for number in range(len(one)):
+            for leaf, shape in enumerate(_shapes(one.batch([number]))):
+                for dimension, size in enumerate(shape):
+                    known = most.get((leaf, dimension))
+                    if known is None or size > known[0]:
+                        most[leaf, dimension] = size, one, number
+    places = dict.fromkeys((one, number) for _, one, number in most.values())
+    return [samples_at(one.dataset, [number])[0] for one, number in places]
+
+
+def samples_at(dataset: Dataset[Any], numbers: Sequence[int]) -> list[Any]:
+    """Some samples, in one call where the data set has one for it."""
+    fetch = getattr(dataset, "__getitems__", None)
+    return fetch(list(numbers)) if fetch else [dataset[number] for number in numbers]
+
+
+def columns_of(batch: Any) -> tuple[Any, ...]:
+    """(inputs, ..., targets) of what a collate function returned.
+
+    Errors: InputError for what is no tuple of two or more, and no mapping with labels.
+    """
+    if isinstance(batch, Mapping):
+        name = next((name for name in LABELS if name in batch), None)
+        if name is None:
+            raise InputError(
+                f"a batch is a mapping of {', '.join(map(str, batch)) or 'nothing'}; expected one "
+                f"of {', '.join(LABELS)} among them"
+            )
+        return {key: value for key, value in batch.items() if key != name}, batch[name]
+    if isinstance(batch, (tuple, list)) and len(batch) > 1:
+        return tuple(batch)
+    size = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
+    raise InputError(
+        f"the collate_fn made a {type(batch).__name__}{size}; expected (inputs, targets), or a "
+        f"mapping with {LABELS[0]}"
+    )
+
+
+def collated_below(dataset: Dataset[Any]) -> tuple[Collated, torch.Tensor | None] | None:
+    """The ``Collated`` under subsets, and the numbers in it that they choose; None without one."""
+    if isinstance(dataset, Collated):
+        return dataset, None
+    if type(dataset) is Subset:
+        found = collated_below(dataset.dataset)
+        if found is None:
+            return None
+        index = torch.as_tensor(dataset.indices, dtype=torch.int64)
+        return found[0], index if found[1] is None else found[1][index]
+    return None
+
+
+def _shapes(columns: tuple[Any, ...]) -> Shapes:
+    """Shapes of the inputs, without the dimension of samples."""
+    leaves = pytree.tree_leaves(columns[:-1])
+    return tuple(tuple(t.shape[1:]) for t in leaves if isinstance(t, torch.Tensor))
+
+
+def _told(shapes: Shapes) -> str:
+    return ", ".join(str(shape) for shape in shapes)
