@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -192,20 +193,32 @@ def timed():
     return structure, predictor(layers, table)
 
 
-def test_factors_are_found_again(timed):
+@pytest.mark.parametrize("call", [0.5, 0.0, -0.2])
+def test_factors_are_found_again(timed, call):
+    """call: of what the layers of the smallest model add up to."""
     structure, before = timed
     removals = [{}, *(drawn(structure, seed) for seed in range(1, 9))]
 
     def true(remove) -> float:
         sums, traffic = before.features(remove)
-        return 1.3 * sums + 2e-9 * traffic + 3e-6
+        return 1.3 * sums + 2e-9 * traffic + call * smallest
 
+    smallest = min(before.features(remove)[0] for remove in removals)
     after = fitted(before, removals, [true(r) for r in removals])
     other = drawn(structure, 99)
     assert after.seconds(other) == pytest.approx(true(other), rel=0.02)
     assert after.error is not None and after.error < 0.02
     with pytest.raises(InputError, match="give at least 2"):
         fitted(before, [{}], [1.0])
+
+
+def test_a_call_below_zero_leaves_half_of_the_layers(timed):
+    structure, before = timed
+    small = {group.name: tuple(range(1, group.size)) for group in structure.groups}
+    dense, _ = before.features({})
+    wrong = replace(before, call=-0.9 * dense)
+    assert wrong.predicted({}) == pytest.approx(0.5 * dense)
+    assert 0 < wrong.predicted(small) < wrong.predicted({})
 
 
 def test_a_budget_of_latency_holds_as_predicted(timed):

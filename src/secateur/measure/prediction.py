@@ -4,7 +4,8 @@
 
 A layer by itself pays for putting its inputs into the order that the runtime likes, and finds its
 weights in the cache; inside a model it does neither. One factor for all layers, and one rate for
-everything that is not a layer, are fitted on whole models of several widths.
+everything that is not a layer, are fitted on whole models of several widths. So is the call, which
+is below zero where layers by themselves cost more each than inside a model, whatever their width.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from secateur.structure.ledger import Cost
 from secateur.structure.structure import Removal, Structure
 
 BETTER = 0.8  # of the error without it: what a further factor must reach
+FLOORS = np.array([0.0, 0.0, -np.inf])  # of the scale, the rate and the call
+LEAST = 0.5  # of what the layers add up to: the least that a call below zero leaves of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +52,8 @@ class Predictor:
     def predicted(self, remove: Removal) -> float:
         """As ``seconds``, of the dense model too: what its layers and all else add up to."""
         sums, traffic = self.features(remove)
-        return self.call + self.scale * sums + self.rate * traffic
+        layers = self.scale * sums
+        return max(self.call + layers, LEAST * layers) + self.rate * traffic
 
     def features(self, remove: Removal) -> tuple[float, float]:
         """What the table says of all layers together, and the elements that others write."""
@@ -67,7 +71,7 @@ def predictor(layers: Layers, table: Table) -> Predictor:
 def fitted(before: Predictor, removals: Sequence[Removal], seconds: Sequence[float]) -> Predictor:
     """With factors from the measured seconds of whole models.
 
-    Relative distances are made small, by factors that are not negative (Lawson and Hanson, 1974).
+    Relative distances are made small, by a scale and a rate that are not negative.
     Layers and the traffic between them shrink together, and a few models cannot always tell one
     from the other; so the rate and the call are believed only where each model is predicted
     better from the others with them than without. ``error`` is the mean relative distance of
@@ -79,14 +83,13 @@ def fitted(before: Predictor, removals: Sequence[Removal], seconds: Sequence[flo
     target = np.asarray(seconds, np.float64)
     features = np.array([before.features(remove) for remove in removals], np.float64)
     columns = np.column_stack([features, np.ones(len(target))])
-    used, error = (0,), _left_out(columns[:, :1], target)
-    for more in ((0, 1), (0, 2), (0, 1, 2)):
+    used, error = [0], _left_out(columns, target, [0])
+    for more in ([0, 1], [0, 2], [0, 1, 2]):
         if len(target) > len(more) + 1:
-            better = _left_out(columns[:, list(more)], target)
+            better = _left_out(columns, target, more)
             if better < BETTER * error:
                 used, error = more, better
-    found = np.zeros(3)
-    found[list(used)] = _factors(columns[:, list(used)], target)
+    found = _factors(columns, target, used)
     dense = [s for r, s in zip(removals, seconds, strict=True) if not r]
     return replace(
         before, scale=found[0], rate=found[1], call=found[2], error=error,
@@ -94,23 +97,27 @@ def fitted(before: Predictor, removals: Sequence[Removal], seconds: Sequence[flo
     )  # fmt: skip
 
 
-def _left_out(columns: np.ndarray, target: np.ndarray) -> float:
+def _left_out(columns: np.ndarray, target: np.ndarray, used: list[int]) -> float:
     """The mean relative distance where each row is predicted from the others."""
     misses = []
     for place in range(len(target)):
         rest = np.arange(len(target)) != place
-        factors = _factors(columns[rest], target[rest])
+        factors = _factors(columns[rest], target[rest], used)
         misses.append(abs(float(columns[place] @ factors) / target[place] - 1))
     return float(np.mean(misses))
 
 
-def _factors(columns: np.ndarray, target: np.ndarray) -> np.ndarray:
-    from scipy.optimize import nnls  # a third of a second, for who never asks for latency
+def _factors(columns: np.ndarray, target: np.ndarray, used: list[int]) -> np.ndarray:
+    """A factor for each column, 0 for those that are not used."""
+    from scipy.optimize import lsq_linear  # a third of a second, for who never asks for latency
 
-    relative = columns / target[:, None]
+    relative = columns[:, used] / target[:, None]
     scales = np.maximum(relative.max(axis=0), 1e-30)
-    found, _ = nnls(relative / scales, np.ones(len(target)))
-    return found / scales
+    bounds = (FLOORS[used], np.inf)
+    found = np.zeros(columns.shape[1])
+    result = lsq_linear(relative / scales, np.ones(len(target)), bounds, method="bvls")
+    found[used] = result.x / scales
+    return found
 
 
 @dataclass(frozen=True)
