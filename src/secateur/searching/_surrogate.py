@@ -14,9 +14,12 @@ CONSTANT = 4.0  # variances are in those that values are taken to have
 # Variances of: each parameter's own share of the table, a curve for each parameter, all together.
 SHARES = (0.1, 1.0)
 CURVES = (0.1, 1.0)
+RISES = (0.1, 1.0)  # each parameter's own weight for a loss that rises as it goes
+EVEN = 1.0  # one weight for all of these: what takes much from one and nothing from others is worse
 WHOLES = (0.1, 1.0)
 TRUSTS = (0.0, 1.0)  # of the table's sum
 NOISES = (0.003, 0.05)
+POWER = 2.5  # of the way that a parameter has gone: losses rise slowly and then fast
 MIXTURES = 8  # of the likeliest, which are averaged
 BELIEF = 3  # evaluations that the table's spread counts for beside that of the values
 
@@ -29,19 +32,22 @@ Weighted = tuple[tuple[float, Mixture], ...]  # shares of the belief, which sum 
 class Rows:
     """What a model sees of points.
 
-    places: float64 [n, parameters], from 0 to 1. losses: float64 [n, parameters], what the table
-    says of each, or nothing of it at all.
+    places: float64 [n, parameters], from 0 to 1. losses: float64 [n, parameters of the table], what
+    the table says of each. gone: of the same, the share of the way from the table's least loss to
+    its largest.
     """
 
     places: np.ndarray
     losses: np.ndarray
+    gone: np.ndarray
 
     @staticmethod
     def joined(rows: Sequence[Rows]) -> Rows:
         """One below the other."""
         return Rows(
-            np.concatenate([r.places for r in rows]), np.concatenate([r.losses for r in rows])
-        )
+            np.concatenate([r.places for r in rows]), np.concatenate([r.losses for r in rows]),
+            np.concatenate([r.gone for r in rows]),
+        )  # fmt: skip
 
 
 class Surrogate:
@@ -49,7 +55,8 @@ class Surrogate:
     where all are positive.
 
     Their covariance is a sum: of the table's sum, of each parameter's own losses in the table, of
-    curves of each parameter, and of what parameters do together. How much of each is not known:
+    losses that rise with what has gone of each parameter and of all, of curves of each parameter,
+    and of what parameters do together. How much of each is not known:
     the likeliest mixtures are averaged by their likelihood, unless weighted ones are given. Few
     values say little of how far values spread, so that the table's spread counts beside theirs.
 
@@ -67,6 +74,11 @@ class Surrogate:
         self._sum_mean, self._sum_scale = float(sums.mean()), max(float(sums.std()), 1e-9)
         self._centre = seen.losses.mean(0)
         self._loss_scale = max(float(seen.losses.sum(1).std()), 1e-12)
+        risen = seen.gone**POWER
+        self._risen_mean = risen.mean(0)
+        risen -= self._risen_mean
+        self._rise_scale = max(float((risen**2).sum(1).mean()), 1e-12) ** 0.5
+        self._even_scale = max(float(risen.sum(1).std()), 1e-12)
         variance = float(told.var())
         if self._log:  # only then are both without a unit
             count = len(told)
@@ -80,7 +92,7 @@ class Surrogate:
         tried = (
             [mix for _, mix in mixtures]
             if mixtures
-            else list(product(SHARES, CURVES, WHOLES, TRUSTS, NOISES))
+            else list(product(SHARES, CURVES, RISES, (EVEN,), WHOLES, TRUSTS, NOISES))
         )
         fits = []
         for mix in tried:
@@ -102,17 +114,24 @@ class Surrogate:
         sums = rows.losses.sum(1)
         return np.log(np.maximum(sums, 1e-12)) if self._log else sums
 
+    def _features(self, rows: Rows) -> tuple[np.ndarray, ...]:
+        """What covariances are products of: a share's losses, rises, their sum, the table's sum."""
+        risen = rows.gone**POWER - self._risen_mean
+        return (
+            (rows.losses - self._centre) / self._loss_scale,
+            risen / self._rise_scale,
+            risen.sum(1, keepdims=True) / self._even_scale,
+            (self._sums(rows)[:, None] - self._sum_mean) / self._sum_scale,
+        )
+
     def _parts(self, a: Rows, b: Rows) -> np.ndarray:
         count = a.places.shape[1]
         apart = (a.places[:, None] - b.places[None]) ** 2 / (2 * LENGTH**2)
-        first, second = ((x.losses - self._centre) / self._loss_scale for x in (a, b))
-        ours, theirs = ((self._sums(x) - self._sum_mean) / self._sum_scale for x in (a, b))
-        return np.stack([
-            first @ second.T,
-            np.exp(-apart).mean(2),
-            np.exp(-apart.sum(2) / count),
-            np.outer(ours, theirs),
-        ])  # fmt: skip
+        shares, rises, even, trust = (
+            x @ y.T for x, y in zip(self._features(a), self._features(b), strict=True)
+        )
+        curves, wholes = np.exp(-apart).mean(2), np.exp(-apart.sum(2) / count)
+        return np.stack([shares, curves, rises, even, wholes, trust])
 
     @staticmethod
     def _mixed(parts: np.ndarray, mix: Mixture) -> np.ndarray:
@@ -131,10 +150,10 @@ class Surrogate:
         return total
 
     def _own(self, rows: Rows, mix: Mixture) -> np.ndarray:
-        shares, curves, wholes, trust, _ = mix
-        losses = (rows.losses - self._centre) / self._loss_scale
-        sums = (self._sums(rows) - self._sum_mean) / self._sum_scale
-        return CONSTANT + shares * (losses**2).sum(1) + curves + wholes + trust * sums**2
+        shares, rises, even, trust = ((x**2).sum(1) for x in self._features(rows))
+        once = np.ones(len(shares))
+        parts = np.stack([shares, once, rises, even, once, trust])
+        return CONSTANT + np.tensordot(np.array(mix[:-1]), parts, 1)
 
     def _scaled(self, value: float) -> float:
         return ((np.log(value) if self._log else value) - self._mean) / self._scale

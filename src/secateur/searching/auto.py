@@ -100,12 +100,14 @@ class Auto:
 
     def _row(self, point: Point) -> Rows:
         space, table = self._problem.space, self._problem.table or {}
-        losses = [
-            table[p.name][p.values.index(value)]
-            for p, value in zip(space.parameters, point, strict=True)
-            if p.name in table and isinstance(p, Discrete)
-        ]
-        return Rows(space.encode(point)[None], np.array(losses)[None])
+        losses, gone = [], []
+        for parameter, value in zip(space.parameters, point, strict=True):
+            if parameter.name in table and isinstance(parameter, Discrete):
+                told, at = table[parameter.name], parameter.values.index(value)
+                way = at / max(1, len(told) - 1)
+                losses.append(told[at])
+                gone.append(way if told[-1] >= told[0] else 1 - way)
+        return Rows(space.encode(point)[None], np.array([losses]), np.array([gone]))
 
     def _promise(self, points: Sequence[Point]) -> np.ndarray:
         """float64 [points]: the improvement to expect of each."""
