@@ -44,6 +44,12 @@ class Lazy(Dataset):
         if self.failing: raise KeyError("no such row")
         value = float("nan") if index == self.broken else 1.0
         return {"x": torch.full((2,), value)}, index
+class Named(Lazy):
+    classes = ["cat", "dog"]
+    def __getitem__(self, index): return {"x": torch.ones(2), "label": index % 2}
+def named(): return Named(), DataLoader(Named(), collate_fn=collated)
+def collated(samples):
+    return {"x": torch.ones(len(samples), 2), "labels": torch.tensor([s["label"] for s in samples])}
 def lazy(broken=None, failing=False): return Lazy(broken, failing), Lazy()
 def resized(image_size): return make(image_size), make(4)
 """
@@ -64,6 +70,13 @@ def test_data_of_a_function(own, name):
     if name != "lazy":
         assert torch.equal(data.train[2][0], torch.tensor([4.0, 5.0]))
         assert type(data.val) is TensorDataset
+
+
+def test_mappings_keep_the_names_of_their_classes(own):
+    data = load_data("own.py:named", own, 0)
+    assert data.classes == 2
+    inputs, label = data.val[3]
+    assert inputs["x"].tolist() == [1.0, 1.0] and int(label) == 1
 
 
 def test_arguments_of_a_function(own):

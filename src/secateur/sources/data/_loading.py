@@ -81,7 +81,9 @@ def _as_data(spec: str, result: object) -> Data:
         return dataclasses.replace(result, **datasets_of(spec, dict(splits(result))))
     if isinstance(result, (tuple, list)) and len(result) in (2, 3):
         sets = datasets_of(spec, dict(zip(_SPLITS, result, strict=False)))
-        classes = getattr(sets["train"], "classes", None)  # torchvision's data sets name theirs
+        train = sets["train"]
+        # torchvision's data sets name theirs
+        classes = getattr(train.dataset if isinstance(train, Collated) else train, "classes", None)
         number = len(classes) if isinstance(classes, (list, tuple)) else None
         return Data(spec, sets["train"], sets["val"], sets.get("test"), classes=number)
     raise InputError(
