@@ -54,7 +54,9 @@ def test_what_cannot_be_reached_says_what_was_seen():
 
 def test_the_first_aim_is_below_the_target():
     limits: list[float] = []
-    tuned(chooser, lambda remove: 0.49, 0.5, tell=lambda n, limit, ratio: limits.append(limit))
+    tuned(
+        chooser, lambda remove: 0.5 * UNDER, 0.5, tell=lambda n, limit, ratio: limits.append(limit)
+    )
     assert limits == [0.5 * AIM]
 
 
