@@ -170,12 +170,15 @@ def page(rows: list[Row]) -> str:
             f"{result['accuracy']:.2f}", f"{result['flops_latency']:.3f}x",
             f"{result['flops_accuracy']:.2f}", signed(gain),
         ])  # fmt: skip
+    used = [row["result"]["latency"] / row["cell"]["share"] for row in rows]
     return "\n".join([
         "# A target of latency\n",
         *(__doc__ or "").strip().splitlines(),
         f"\n{where['cpu']}, torch {where['torch']}. Reproduce: `python -m benchmarks "
         f"latency_target`. {len(rows)} of {2 * 3 * len(NETS)} cells were measured so far, beside "
         "other work on the second core.\n",
+        f"{sum(share <= 1 for share in used)} of {len(used)} held their target; of what they were "
+        f"allowed they used {min(used):.1%} to {max(used):.1%}.\n",
         table(
             ["net", "target", "seed", "measured", "accuracy", "by FLOPs: measured",
              "by FLOPs: accuracy", "difference, points"],

@@ -52,6 +52,11 @@ def test_what_cannot_be_reached_says_what_was_seen():
         tuned(chooser, lambda remove: 0.7, 0.05)
 
 
+def test_a_choice_that_just_holds_the_target_is_no_failure():
+    remove, _ = tuned(chooser, lambda remove: 0.495, 0.5)
+    assert remove["g"]
+
+
 def test_the_first_aim_is_below_the_target():
     limits: list[float] = []
     tuned(

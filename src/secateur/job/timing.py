@@ -203,31 +203,33 @@ def tuned(
     """
     limit = min(1.0, start if start is not None else share * AIM)
     best: tuple[float, dict[str, tuple[int, ...]], float] | None = None
-    least = float("inf")
+    least: tuple[float, dict[str, tuple[int, ...]], float] | None = None
     for number in range(1, 2 * TRIES + 1):
         if number > TRIES and best is not None:
             break
         try:
             chosen = {name: tuple(units) for name, units in choose(limit).items()}
         except BudgetError as error:
-            if best is not None:
+            if best is not None or (least is not None and least[0] <= share):
                 break
-            found = (
-                "" if least == float("inf") else f"; the least that was measured is {least:.3f}x"
-            )
+            found = "" if least is None else f"; the least that was measured is {least[0]:.3f}x"
             raise BudgetError(
                 f"latency of {share:.3g}x cannot be reached: {error}{found}"
             ) from error
         at = ratio(chosen)
         tell(number, limit, at)
-        least = min(least, at)
+        if least is None or at < least[0]:
+            least = at, chosen, limit
         if at <= UNDER * share and (best is None or at > best[0]):
             best = at, chosen, limit
         if CLOSE * share <= at <= UNDER * share:
             break
         limit = min(1.0, limit * min(1.5, max(0.6, AIM * share / at)))
-    if best is None:
+    assert least is not None  # the first try was measured, or was an error
+    taken = best or least
+    if taken[0] > share:
         raise BudgetError(
-            f"latency of {share:.3g}x was not reached: the least that was measured is {least:.3f}x"
+            f"latency of {share:.3g}x was not reached: the least that was measured is "
+            f"{taken[0]:.3f}x"
         )
-    return best[1], best[2]
+    return taken[1], taken[2]

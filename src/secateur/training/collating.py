@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from secateur.errors import InputError
 from secateur.structure.inputs import is_batched, map_tensors
@@ -131,19 +131,6 @@ def columns_of(batch: Any) -> tuple[Any, ...]:
         f"the collate_fn made a {type(batch).__name__}{size}; expected (inputs, targets), or a "
         f"mapping with {LABELS[0]}"
     )
-
-
-def collated_below(dataset: Dataset[Any]) -> tuple[Collated, torch.Tensor | None] | None:
-    """The ``Collated`` under subsets, and the numbers in it that they choose; None without one."""
-    if isinstance(dataset, Collated):
-        return dataset, None
-    if type(dataset) is Subset:
-        found = collated_below(dataset.dataset)
-        if found is None:
-            return None
-        index = torch.as_tensor(dataset.indices, dtype=torch.int64)
-        return found[0], index if found[1] is None else found[1][index]
-    return None
 
 
 def _shapes(columns: tuple[Any, ...]) -> Shapes:

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 
 from secateur.errors import InputError
 from secateur.structure.inputs import as_arguments, map_tensors
-from secateur.training.collating import Collated, collated_below, samples_at
+from secateur.training.collating import Collated, samples_at
 
 Batch = tuple[Any, Any]
 
@@ -120,9 +120,9 @@ def _order(size: int, seed: int, epoch: int) -> torch.Tensor:
 
 def _reader(dataset: Dataset[Any]) -> Callable[[slice | torch.Tensor], Batch]:
     """A function that reads the samples of a slice or of an index."""
-    own = collated_below(dataset)
-    if own is not None:
-        return partial(_own_batch, *own)
+    whole = _whole(dataset)
+    if isinstance(whole, Collated):
+        return partial(_own_batch, whole, _chosen(dataset))
     found = _tensors_of(dataset)
     if found is None:
         return lambda index: _collated(dataset, index)
@@ -144,17 +144,25 @@ def _tensors_of(
     dataset: Dataset[Any],
 ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None] | None:
     """The tensors and the chosen samples of a data set of tensors; None for any other."""
+    whole = _whole(dataset)
     # Exact types: a subclass may do anything in __getitem__.
-    if type(dataset) is TensorDataset:
-        devices = {tensor.device for tensor in dataset.tensors}
-        return (dataset.tensors, None) if len(devices) == 1 else None
-    if type(dataset) is Subset:
-        inner = _tensors_of(dataset.dataset)
-        if inner is None:
-            return None
-        index = torch.as_tensor(dataset.indices, dtype=torch.int64)
-        return inner[0], index if inner[1] is None else inner[1][index]
+    if type(whole) is TensorDataset and len({tensor.device for tensor in whole.tensors}) == 1:
+        return whole.tensors, _chosen(dataset)
     return None
+
+
+def _whole(dataset: Dataset[Any]) -> Dataset[Any]:
+    """The data set under subsets."""
+    return _whole(dataset.dataset) if type(dataset) is Subset else dataset
+
+
+def _chosen(dataset: Dataset[Any]) -> torch.Tensor | None:
+    """The numbers of its samples in the data set under subsets; None where it is that itself."""
+    if type(dataset) is not Subset:
+        return None
+    index = torch.as_tensor(dataset.indices, dtype=torch.int64)
+    inner = _chosen(dataset.dataset)
+    return index if inner is None else inner[index]
 
 
 def _own_batch(dataset: Collated, chosen: torch.Tensor | None, index: Any) -> Batch:
