@@ -427,11 +427,11 @@ def test_measurements_and_trials_exclude_each_other(tmp_path, monkeypatch):
             time.sleep(0.3)
             events.append("trial")
 
-    def measured(*_: object) -> SimpleNamespace:
+    def measured(*_: object) -> tuple[float, float]:
         with (tmp_path / STUDY / "busy.lock").open("a") as file, pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         events.append("measured")
-        return SimpleNamespace(ratio=SimpleNamespace(median=2.0), a=SimpleNamespace(median=1.0))
+        return 0.5, 1.0
 
     monkeypatch.setattr(timing.Measured, "_timed", measured)
     work: Any = SimpleNamespace(alone=lambda: quiet_module.quiet(tmp_path))
