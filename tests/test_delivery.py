@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +22,7 @@ from secateur.exporters.onnx_int8 import export_int8
 from secateur.exporters.sparse import load_sparse
 from secateur.job import timing
 from secateur.job.slower import missed_latency, reason
-from secateur.job.timing import AIM, UNDER, share_of, timed_beside, tuned
+from secateur.job.timing import AIM, TRIES, UNDER, share_of, timed_beside, tuned
 from secateur.quantities import parse_quantity
 from secateur.surgery.encoding import read_sparse, write_sparse
 
@@ -51,6 +52,20 @@ def test_what_cannot_be_reached_says_what_was_seen():
         tuned(chooser, lambda remove: 0.7, 0.3)
     with pytest.raises(BudgetError, match=r"0.05x cannot be reached: the smallest reachable"):
         tuned(chooser, lambda remove: 0.7, 0.05)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_choices_that_each_miss_by_their_own_are_tried_until_one_is_near(seed):
+    """Each choice costs up to 5 % more or less than was predicted, as real ones do."""
+
+    def measured(remove) -> float:
+        kept = 100 - len(remove.get("g", ()))
+        return kept / 100 * random.Random(f"{seed} {kept}").uniform(0.95, 1.05)
+
+    tries: list[float] = []
+    remove, _ = tuned(chooser, measured, 0.6, tell=lambda n, limit, ratio: tries.append(ratio))
+    assert len(tries) == len(set(tries)) <= TRIES
+    assert 0.92 * 0.6 <= measured(remove) <= UNDER * 0.6
 
 
 def test_a_choice_that_just_holds_the_target_is_no_failure():
