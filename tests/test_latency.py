@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +17,8 @@ from torch import nn
 import secateur as sc
 from oracle import randomise
 from secateur.errors import BudgetError, InputError
-from secateur.measure.layers import Layer, layers_of, multiply_adds
+from secateur.measure.layer import Layer
+from secateur.measure.layers import layers_of, multiply_adds
 from secateur.measure.prediction import Predictor, TimedStructure, fitted, predictor
 from secateur.measure.staircase import WIDTHS, Rule, fit
 from secateur.measure.table import EMPTY, Table, family_of, measured_table
@@ -264,3 +267,9 @@ def test_latency_of_a_small_net_end_to_end(tmp_path_factory):
     assert all(size >= 1 for size in found.grains(structure).values())
     again = latency(model, structure, x, launches=1, folder=tables, wholes=found.wholes)
     assert again.seconds(half) == pytest.approx(found.seconds(half))
+
+
+def test_a_process_that_times_files_imports_no_pytorch():
+    """Importing it takes longer than the timing."""
+    found = "import secateur.measure.timing_worker, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", found], check=False).returncode == 0

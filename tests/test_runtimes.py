@@ -11,9 +11,10 @@ from torch import nn
 
 from secateur.errors import InputError
 from secateur.exporters import export
-from secateur.measure.layers import Layer
+from secateur.measure.layer import Layer
 from secateur.runtimes import RUNTIMES, abilities, load
-from secateur.runtimes._layers import as_module, as_onnx, input_shapes, random_inputs
+from secateur.runtimes._layers import as_onnx, input_shapes, random_inputs
+from secateur.runtimes._modules import as_module
 
 LAYERS = [
     Layer("convolution", (1, 3, 8), (2, False, (9, 9), (3, 3), (2, 2), (1, 1), (1, 1), (0, 0))),

@@ -23,7 +23,8 @@ from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError
 from secateur.exporters import EXPORTERS, suffix_of
-from secateur.measure.layers import Layer, layers_of
+from secateur.measure.layer import Layer
+from secateur.measure.layers import layers_of
 from secateur.measure.prediction import Predictor, TimedStructure, fitted, predictor
 from secateur.measure.table import Tell, measured_table
 from secateur.measure.timing import LAUNCHES, File, Setting, time_subjects

@@ -9,18 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import fx
 
+from secateur.measure.layer import Kind, Layer
 from secateur.structure.axes import Ids
 from secateur.structure.ledger import Counter, Term, Terms
 from secateur.structure.structure import Removal, Structure
 from secateur.structure.values import Value
 
-Kind = Literal["convolution", "linear", "product", "attention", "recurrent"]
 aten = torch.ops.aten
 
 CONVOLUTIONS: dict[Any, bool] = {
@@ -36,23 +36,6 @@ FREE = frozenset({
     aten.unbind, aten.detach, aten.alias, aten.sym_size, aten.dropout, aten._assert_tensor_metadata,
     aten.expand_as, aten.view_as, aten.contiguous, aten.narrow, aten.diagonal, aten.lift_fresh_copy,
 })  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Layer:
-    """An operation as a runtime sees it.
-
-    sizes: convolution  groups, input and output channels of a group
-           linear       rows, inputs, outputs
-           product      batch, rows, inner size, columns
-           attention    batch times heads, queries, keys, size of a key, size of a value
-           recurrent    inputs, hidden units
-    settings: what a removal never changes, in the order in which ``layers_of`` writes it.
-    """
-
-    kind: Kind
-    sizes: tuple[int, ...]
-    settings: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

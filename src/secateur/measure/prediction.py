@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from secateur.errors import InputError
-from secateur.measure.layers import Layer, Layers
+from secateur.measure.layer import Layer
+from secateur.measure.layers import Layers
 from secateur.measure.table import Table
 from secateur.structure.branches import Branch
 from secateur.structure.groups import Group

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from secateur.measure.layers import Layer
+from secateur.measure.layer import Layer
 
 STEPS = (2, 4, 8, 16, 32)
 GAIN = 0.03  # of the cost: what a step must be worth to be believed

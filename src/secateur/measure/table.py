@@ -19,7 +19,8 @@ import numpy as np
 
 from secateur.errors import InputError
 from secateur.journal import drop_partial_line
-from secateur.measure.layers import Layer, multiply_adds
+from secateur.measure.layer import Layer
+from secateur.measure.layers import multiply_adds
 from secateur.measure.machine import fingerprint
 from secateur.measure.staircase import PROBES, WIDTHS, Rule, Rules, learn, probes
 from secateur.measure.timing import LAUNCHES, Setting, profiled, read, time_subjects, written

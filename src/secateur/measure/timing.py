@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from secateur.errors import InputError
-from secateur.measure.layers import Layer
+from secateur.measure.layer import Layer
 from secateur.runtimes import abilities
 
 LAUNCHES = 3

@@ -15,11 +15,11 @@ from collections.abc import Callable
 from typing import Any
 
 from secateur.errors import SecateurError
-from secateur.measure.layers import Layer
+from secateur.measure.layer import Layer
 from secateur.measure.timing import clock_of, profiled, read
 from secateur.runtimes import abilities, load
 from secateur.runtimes._engine import Engine, Feed
-from secateur.runtimes._layers import as_module, as_onnx, random_inputs
+from secateur.runtimes._layers import as_onnx, random_inputs
 
 TOGETHER = 16  # subjects that are loaded at a time
 WARM_UP = 2
@@ -78,8 +78,7 @@ def _loaded(document: dict[str, Any], place: int) -> tuple[Engine, Feed]:
     subject = read(document["subjects"][place])
     runtime, threads, precision = (document[k] for k in ("runtime", "threads", "precision"))
     if isinstance(subject, Layer):
-        onnx = ".onnx" in abilities(runtime).suffixes
-        source: Any = as_onnx(subject) if onnx else as_module(subject)
+        source = _source(subject, runtime)
         inputs: Any = tuple(random_inputs(subject))
     else:
         from safetensors.numpy import load_file
@@ -90,6 +89,16 @@ def _loaded(document: dict[str, Any], place: int) -> tuple[Engine, Feed]:
     if isinstance(inputs, dict) and set(inputs) != set(engine.inputs):
         inputs = tuple(inputs[name] for name in sorted(inputs))
     return engine, engine.feed(inputs)
+
+
+def _source(layer: Layer, runtime: str) -> Any:
+    """A layer in the form that a runtime loads. PyTorch takes longest to import, and is so for
+    its own runtimes alone."""
+    if ".onnx" in abilities(runtime).suffixes:
+        return as_onnx(layer)
+    from secateur.runtimes._modules import as_module
+
+    return as_module(layer)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch.utils import _pytree as pytree
 
 from secateur.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 Feed = dict[str, np.ndarray]
 
@@ -48,8 +49,8 @@ class Engine:
         if isinstance(inputs, Mapping) and set(inputs) == set(self.inputs):
             values = [inputs[name] for name in self.inputs]
         else:
-            leaves = pytree.tree_leaves(inputs)
-            values = [x for x in leaves if isinstance(x, torch.Tensor | np.ndarray)]
+            leaves = _leaves(inputs)
+            values = [x for x in leaves if isinstance(x, np.ndarray) or hasattr(x, "detach")]
             named = isinstance(inputs, Mapping) and len(inputs) == len(leaves) == len(values)
             if named or len(values) != len(self.inputs):
                 given = ", ".join(map(str, inputs)) if named else f"{len(values)} tensors"
@@ -75,10 +76,19 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def _leaves(inputs: Any) -> list[Any]:
+    """What a nest holds. A tuple of arrays needs no PyTorch, and a process that times has none."""
+    if isinstance(inputs, tuple) and all(isinstance(x, np.ndarray) for x in inputs):
+        return list(inputs)
+    from torch.utils import _pytree as pytree
+
+    return pytree.tree_leaves(inputs)
+
+
 def _array(value: torch.Tensor | np.ndarray, runtime: str) -> np.ndarray:
-    if isinstance(value, torch.Tensor):
+    if not isinstance(value, np.ndarray):
         value = value.detach().cpu()
-        if value.dtype == torch.bfloat16:
+        if str(value.dtype) == "torch.bfloat16":
             raise InputError(f"{runtime} takes no bfloat16 arrays; convert the inputs to float32")
         value = value.numpy()
     return np.ascontiguousarray(value) if value.ndim else value
