@@ -10,13 +10,15 @@ from itertools import product
 import numpy as np
 
 LENGTH = 0.5  # over which values are alike, in shares of a parameter's range
+CLOSE = 0.15  # the same for what two parameters do together: about a level, for they may be rough
 CONSTANT = 4.0  # variances are in those that values are taken to have
-# Variances of: each parameter's own share of the table, a curve for each parameter, all together.
+# Variances of: each parameter's own share of the table, a curve for each parameter.
 SHARES = (0.1, 1.0)
 CURVES = (0.1, 1.0)
 RISES = (0.1, 1.0)  # each parameter's own weight for a loss that rises as it goes
 EVEN = 1.0  # one weight for all of these: what takes much from one and nothing from others is worse
-WHOLES = (0.1, 1.0)
+WHOLE = 0.1  # all parameters together
+PAIRS = (0.1, 1.0)  # what each two do together
 TRUSTS = (0.0, 1.0)  # of the table's sum
 NOISES = (0.003, 0.05)
 POWER = 2.5  # of the way that a parameter has gone: losses rise slowly and then fast
@@ -56,9 +58,10 @@ class Surrogate:
 
     Their covariance is a sum: of the table's sum, of each parameter's own losses in the table, of
     losses that rise with what has gone of each parameter and of all, of curves of each parameter,
-    and of what parameters do together. How much of each is not known:
-    the likeliest mixtures are averaged by their likelihood, unless weighted ones are given. Few
-    values say little of how far values spread, so that the table's spread counts beside theirs.
+    of what all parameters do together, and of what each two do (the second order of Duvenaud,
+    Nickisch and Rasmussen, 2011). How much of each is not known: the likeliest mixtures are
+    averaged by their likelihood, unless weighted ones are given. Few values say little of how far
+    values spread, so that the table's spread counts beside theirs.
 
     others: the points that will be judged, for the scale of the table.
     """
@@ -92,7 +95,7 @@ class Surrogate:
         tried = (
             [mix for _, mix in mixtures]
             if mixtures
-            else list(product(SHARES, CURVES, RISES, (EVEN,), WHOLES, TRUSTS, NOISES))
+            else list(product(SHARES, CURVES, RISES, (EVEN,), (WHOLE,), PAIRS, TRUSTS, NOISES))
         )
         fits = []
         for mix in tried:
@@ -131,7 +134,9 @@ class Surrogate:
             x @ y.T for x, y in zip(self._features(a), self._features(b), strict=True)
         )
         curves, wholes = np.exp(-apart).mean(2), np.exp(-apart.sum(2) / count)
-        return np.stack([shares, curves, rises, even, wholes, trust])
+        near = np.exp(-apart * (LENGTH / CLOSE) ** 2)
+        pairs = (near.sum(2) ** 2 - (near**2).sum(2)) / max(1, count * (count - 1))
+        return np.stack([shares, curves, rises, even, wholes, pairs, trust])
 
     @staticmethod
     def _mixed(parts: np.ndarray, mix: Mixture) -> np.ndarray:
@@ -152,7 +157,8 @@ class Surrogate:
     def _own(self, rows: Rows, mix: Mixture) -> np.ndarray:
         shares, rises, even, trust = ((x**2).sum(1) for x in self._features(rows))
         once = np.ones(len(shares))
-        parts = np.stack([shares, once, rises, even, once, trust])
+        pairs = once * (rows.places.shape[1] > 1)
+        parts = np.stack([shares, once, rises, even, once, pairs, trust])
         return CONSTANT + np.tensordot(np.array(mix[:-1]), parts, 1)
 
     def _scaled(self, value: float) -> float:
