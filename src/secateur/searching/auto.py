@@ -17,7 +17,7 @@ REACH = 0.4  # share of a parameter's values that a move may go
 BASES = 4  # of the best points, moves start from
 REPAIRS = 3  # times as many points are repaired as are wanted, at most
 POOL = 700  # points that are kept; the least promising leave
-AGAIN = 0.1  # more evaluations than at the last choice of mixtures ask for another one
+AGAIN = 0.05  # more evaluations than at the last choice of mixtures ask for another one
 
 
 @algorithm("auto")
