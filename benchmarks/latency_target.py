@@ -160,9 +160,15 @@ def latency_ratio(dense: nn.Module, model: nn.Module, inputs: Any) -> float:
     return statistics.median(b / a for a, b in zip(first, second, strict=True))
 
 
+def _place(cell: Row) -> tuple[int, int, int]:
+    """Of a cell on the page."""
+    return cell["seed"], SHARES.index(cell["share"]), NETS.index(cell["net"])
+
+
 def page(rows: list[Row]) -> str:
     """docs/results/latency-target.md."""
     rows = [row for row in rows if not row["cell"]["quick"]] or rows
+    rows = sorted(rows, key=lambda row: _place(row["cell"]))
     where = rows[0]["environment"]
     lines = []
     for row in rows:
