@@ -29,7 +29,7 @@ from benchmarks.ledger import Ledger, Row
 from benchmarks.summary import signed, table
 from secateur.config import load_recipe
 from secateur.job.solving import Solver
-from secateur.job.timing import tuned
+from secateur.job.tuning import tuned
 from secateur.measure.timing import File, Setting, time_subjects
 from secateur.planning import describe
 from secateur.predicting import save_inputs, sized, write_timed

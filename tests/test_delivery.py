@@ -22,7 +22,8 @@ from secateur.exporters.onnx_int8 import export_int8
 from secateur.exporters.sparse import load_sparse
 from secateur.job import timing
 from secateur.job.slower import missed_latency, reason
-from secateur.job.timing import AIM, TRIES, UNDER, share_of, timed_beside, tuned
+from secateur.job.timing import Beside, share_of
+from secateur.job.tuning import AIM, TRIES, UNDER, tuned
 from secateur.quantities import parse_quantity
 from secateur.surgery.encoding import read_sparse, write_sparse
 
@@ -84,16 +85,17 @@ def test_the_first_aim_is_below_the_target():
 def test_of_pairs_and_launches_the_greater_ratio_counts(monkeypatch):
     dense, smaller = nn.Linear(256, 2048).eval(), nn.Linear(256, 16).eval()
     section, inputs = LatencySection(seconds=0.2, launches=1, batch=8), torch.rand(8, 256)
-    ratio, seconds = timed_beside(dense, smaller, inputs, section)
+    beside = Beside(dense, inputs, section)
+    ratio, seconds = beside(smaller)
     assert 0 < ratio < 0.8 and 0 < seconds < 0.1
     for launched, greater in (([2.0, 9.0, 4.0], True), ([1e-4] * 3, False)):
         monkeypatch.setattr(
             timing, "time_subjects", lambda *_, found=launched, **__: [[1.0] * 3, found]
         )
-        found, _ = timed_beside(dense, smaller, inputs, section)
+        found, _ = beside(smaller)
         assert found == 4.0 if greater else 1e-4 < found < 0.8
     eager = LatencySection(seconds=0.2, runtime="eager")
-    assert timed_beside(dense, smaller, inputs, eager)[0] < 1
+    assert Beside(dense, inputs, eager)(smaller)[0] < 1
 
 
 def test_a_time_is_a_share_of_the_measured_dense_model():

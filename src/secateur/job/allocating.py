@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from secateur.choosing import Judged
 from secateur.job.calibrating import is_foreign
 from secateur.job.searching import searched
-from secateur.job.timing import Measured, share_of, tuned
+from secateur.job.timing import Measured, share_of
 from secateur.job.trying import Trying
+from secateur.job.tuning import tuned
 from secateur.job.work import Work
 from secateur.planning import StructureLike
 from secateur.policies import POLICIES, Request

@@ -1,25 +1,24 @@
 """Latency in a run: what a model will cost, and what it does cost beside the dense one.
 
-The prediction chooses widths; what counts is a timing of the exported models in turn. So the
-limit that the choice is given is moved until the measured ratio lies just below the target.
+The prediction chooses widths; what counts is a timing of the exported models in turn. ``tuning.py``
+moves the limit that the choice is given until the measured ratio lies just below the target.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from secateur.config import LatencySection, Recipe
-from secateur.errors import BudgetError
 from secateur.job import folders
 from secateur.job.work import Work
 from secateur.journal import drop_partial_line
@@ -44,9 +43,6 @@ from secateur.structure.structure import Structure
 from secateur.surgery.applying import apply
 
 WHOLES = "latency.json"
-AIM, CLOSE, UNDER = 0.962, 0.945, 0.975  # of the target: where to aim, and what is near enough
-TRIES, NEAREST = 10, 3
-STEPS = (0.0, *(sign * percent / 100 for percent in (1, 2, 3, 4, 6, 8) for sign in (1, -1)))
 ROUNDS = 10  # turns of a model in a launch
 Units = Mapping[str, Sequence[int]]
 
@@ -124,9 +120,9 @@ def setting_of(section: LatencySection) -> Setting:
 class Measured:
     """Latency of choices beside the dense model: both exported, timed in turn.
 
-    Pairs in this process and launches of processes of their own differ by up to 3 %, and a target
-    is held where both say so: the greater ratio counts. Ratios of an interrupted run are read back
-    from ``path``.
+    Pairs in this process and launches of processes of their own differ by some percent, and a
+    target is held where both say so: the greater ratio counts. Ratios of an interrupted run are
+    read back from ``path``.
     """
 
     work: Work
@@ -168,37 +164,64 @@ class Measured:
             work.dense, plan, work.subject.example_inputs, work.recipe.pruning.method,
             structure=work.structure, pure=True,
         )  # fmt: skip
-        inputs = sized(work.subject.example_inputs, self.section.batch)
-        return timed_beside(work.dense, smaller, inputs, self.section)
+        return self._beside(smaller)
+
+    @cached_property
+    def _beside(self) -> Beside:
+        inputs = sized(self.work.subject.example_inputs, self.section.batch)
+        return Beside(self.work.dense, inputs, self.section)
 
 
-def timed_beside(
-    dense: nn.Module, smaller: nn.Module, inputs: Any, section: LatencySection
-) -> tuple[float, float]:
-    """Latency of a model beside that of the dense one, by pairs in this process and by launches,
-    the greater of the two; and the seconds of the dense model."""
-    clock = clock_of(section.runtime, section.threads)
-    if section.runtime == "eager":  # there is no file that another process could load
-        runs = [running(model, inputs, section) for model in (dense, smaller)]
+@dataclass(eq=False)
+class Beside:
+    """Latency of models beside a dense one, of which one file is written for all.
+
+    Call it with a model for the ratio, by pairs in this process or by launches of others, whichever
+    is the greater, and the seconds of the dense model.
+    """
+
+    dense: nn.Module
+    inputs: Any
+    section: LatencySection
+
+    def __call__(self, smaller: nn.Module) -> tuple[float, float]:
+        section = self.section
+        launched = 0.0
+        if section.runtime == "eager":  # there is no file that another process could load
+            runs = [running(model, self.inputs, section) for model in (self.dense, smaller)]
+        else:
+            runs, launched = self._runs(smaller)
+        clock = clock_of(section.runtime, section.threads)
         pair = time_pair(runs[0], runs[1], seconds=section.seconds, clock=clock)
-        return 1 / pair.ratio.median, pair.a.median
-    setting = setting_of(section)
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        paths = [
-            write_timed(model, inputs, section.runtime, place / name)
-            for name, model in (("dense", dense), ("smaller", smaller))
-        ]
-        feed = str(save_inputs(inputs, place / "inputs.safetensors"))
-        files = [File(str(path), feed) for path in paths]
-        a, b = time_subjects(files, setting, launches=section.launches, rounds=ROUNDS)
-        engines = [
-            load(section.runtime, path, section.threads, setting.precision) for path in paths
-        ]
-    runs = [running_file(engine, inputs) for engine in engines]
-    pair = time_pair(runs[0], runs[1], seconds=section.seconds, clock=clock)
-    launched = statistics.median(y / x for x, y in zip(a, b, strict=True))
-    return max(launched, 1 / pair.ratio.median), pair.a.median
+        return max(launched, 1 / pair.ratio.median), pair.a.median
+
+    def _runs(self, smaller: nn.Module) -> tuple[list[Callable[[], Any]], float]:
+        """Of both models in this process, and the ratio that launches of others saw."""
+        section, setting = self.section, setting_of(self.section)
+        with tempfile.TemporaryDirectory() as folder:
+            path = write_timed(smaller, self.inputs, section.runtime, Path(folder) / "smaller")
+            dense, feed = self._files
+            files = [File(str(dense), str(feed)), File(str(path), str(feed))]
+            a, b = time_subjects(files, setting, launches=section.launches, rounds=ROUNDS)
+            engines = [
+                load(section.runtime, file, section.threads, setting.precision)
+                for file in (dense, path)
+            ]
+        ratio = statistics.median(y / x for x, y in zip(a, b, strict=True))
+        return [running_file(engine, self.inputs) for engine in engines], ratio
+
+    @cached_property
+    def _files(self) -> tuple[Path, Path]:
+        """Of the dense model and of the inputs."""
+        place = Path(self._place.name)
+        return (
+            write_timed(self.dense, self.inputs, self.section.runtime, place / "dense"),
+            save_inputs(self.inputs, place / "inputs.safetensors"),
+        )
+
+    @cached_property
+    def _place(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory()
 
 
 def running(model: nn.Module, inputs: Any, section: LatencySection) -> Callable[[], Any]:
@@ -223,75 +246,3 @@ def share_of(target: Quantity, measured: Measured) -> float:
     if target.unit == "fraction":
         return target.value
     return min(1.0, target.value / measured.dense())
-
-
-def tuned(
-    choose: Callable[[float], Units],
-    ratio: Callable[[Units], float],
-    share: float,
-    start: float | None = None,
-    tell: Callable[[int, float, float], None] = lambda number, limit, found: None,
-) -> tuple[dict[str, tuple[int, ...]], float]:
-    """The choice whose measured ratio lies just below a share, and the limit that gave it.
-
-    choose: limit, as a share of the predicted latency -> what leaves. Choices miss what was
-    predicted by some percent, each by its own, so the next limit goes by what those nearest to the
-    aim missed, and where it gives a choice that was measured, a limit beside it is taken. The
-    largest ratio that holds the target is taken of ``TRIES``, or of twice as many where none did.
-    Errors: BudgetError where no choice holds the target.
-    """
-    aim = AIM * share
-    limit = min(1.0, start if start is not None else aim)
-    tried: list[_Try] = []
-    failure: BudgetError | None = None
-    while len(tried) < (TRIES if any(one.ratio <= share for one in tried) else 2 * TRIES):
-        found, failure = _unseen(choose, limit, tried)
-        if found is None:
-            break
-        chosen, limit = found
-        tried.append(_Try(limit, ratio(chosen), chosen))
-        tell(len(tried), limit, tried[-1].ratio)
-        if CLOSE * share <= tried[-1].ratio <= UNDER * share:
-            break
-        near = sorted(tried, key=lambda one: abs(math.log(one.ratio / aim)))[:NEAREST]
-        missed = statistics.median(one.ratio / one.limit for one in near)
-        limit = min(1.0, limit * min(1.5, max(0.6, aim / missed / limit)))
-    holding = [one for one in tried if one.ratio <= share]
-    if not holding:
-        why = [str(failure)] if failure else []
-        if tried:
-            least = min(one.ratio for one in tried)
-            why.append(f"the least that was measured is {least:.3f}x")
-        raise BudgetError(
-            f"latency of {share:.3g}x cannot be reached: {'; '.join(why)}"
-        ) from failure
-    roomy = [one for one in holding if one.ratio <= UNDER * share]
-    taken = max(roomy, key=lambda one: one.ratio) if roomy else min(holding, key=lambda o: o.ratio)
-    return taken.remove, taken.limit
-
-
-@dataclass(frozen=True)
-class _Try:
-    """A choice that was measured, and the limit that gave it."""
-
-    limit: float
-    ratio: float
-    remove: dict[str, tuple[int, ...]]
-
-
-def _unseen(
-    choose: Callable[[float], Units], limit: float, tried: Sequence[_Try]
-) -> tuple[tuple[dict[str, tuple[int, ...]], float] | None, BudgetError | None]:
-    """The first choice of the limits around one that was not measured yet, with its limit; and why
-    limits gave none."""
-    seen, failure = [one.remove for one in tried], None
-    for step in STEPS:
-        beside = min(1.0, limit * (1 + step))
-        try:
-            chosen = {name: tuple(units) for name, units in choose(beside).items()}
-        except BudgetError as error:
-            failure = error
-            continue
-        if chosen not in seen:
-            return (chosen, beside), failure
-    return None, failure
