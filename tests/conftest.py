@@ -1,9 +1,11 @@
-"""What all tests share: one thread, a fixed hypothesis profile, ``--regenerate``, torchvision."""
+"""What all tests share: one thread, seeds, a fixed hypothesis profile, ``--regenerate``."""
 
 from __future__ import annotations
 
+import random
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -21,6 +23,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the golden files anew instead of comparing with them",
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Seed before the fixtures: what a test draws must not hang on which tests ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
