@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from types import ModuleType
 
 import numpy as np
@@ -13,6 +14,8 @@ from hypothesis import settings
 from torchvision_shim import import_torchvision
 
 torch.set_num_threads(1)
+# A shell that starts the suite in the background has it ignore Ctrl-C, and its children with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci")
 

@@ -18,7 +18,7 @@ def nondominated(values: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
     if not len(found):
         return np.zeros(0, dtype=bool)
     below = (found[:, None] <= found[None]).all(2) & (found[:, None] < found[None]).any(2)
-    return ~below.any(0) & np.isfinite(found).all(1)
+    return np.asarray(~below.any(0) & np.isfinite(found).all(1))
 
 
 def hypervolume(
@@ -37,4 +37,4 @@ def hypervolume(
         from pymoo.indicators.hv import HV
     except ImportError as error:
         raise InputError("a hypervolume needs pymoo; install secateur[search]") from error
-    return float(HV(ref_point=np.array(reference, dtype=np.float64))(inside))
+    return float(np.asarray(HV(ref_point=np.array(reference, dtype=np.float64))(inside)))
