@@ -115,6 +115,19 @@ def test_every_strategy_reaches_the_total(net, name):  # noqa: F811
     assert units <= 0.8 and nonzero == pytest.approx(0.5, abs=0.05)
 
 
+def test_a_total_that_whole_units_have_met_zeroes_nothing(net):  # noqa: F811
+    space = {
+        "sparsity": {"total_ratio": 0.3},
+        "prune": [{"params": {"pruning_strategy": "l1_weight"}}],
+        "structure": [{"sparsity": {"target_sparsity": 0.3}}],
+    }
+    compression = sc.AutoCompression(net, *loaders(), space, "cpu", epochs=0, recipe=QUICK)
+    compression.fit()
+    units, nonzero = dense_and_left(net, compression.model)
+    assert nonzero == units <= 0.7
+    assert compression.result.reached
+
+
 @pytest.mark.parametrize(
     ("space", "said"),
     [
@@ -130,6 +143,21 @@ def test_every_strategy_reaches_the_total(net, name):  # noqa: F811
         ({"sparsity": {"total_ratio": 0.5}, "prune": [{"criteria": "size"}]}, "'performance'"),
         ({"structure": [{"op_types": ["Conv3d"]}]}, "did you mean 'Conv2d'"),
         ({"structure": [{"ops": ["Conv2d"]}]}, "op_types"),
+        ({"sparsity": {"totl_ratio": 0.7}}, "did you mean 'total_ratio'"),
+        ({"sparsity": 0.7}, "sparsity of the search space is 0.7; expected a dictionary"),
+        ({"sparsity": [0.7]}, "expected a dictionary"),
+        ({"structure": [{"sparsity": 0.5}]}, "sparsity of structure is 0.5"),
+        ({"structure": [{"sparsity": {"target": 0.5}}]}, "target_sparsity"),
+        ({"sparsity": {"total_ratio": 0.5}, "prune": [{"params": "l1"}]}, "params of prune is"),
+        ({"sparsity": {"total_ratio": 0.5}, "quantization": 8}, "quantization is 8"),
+        (None, "the search space is None"),
+        (
+            {
+                "sparsity": {"total_ratio": [0.3, 0.4]},
+                "structure": [{"sparsity": {"target_sparsity": 0.5}}],
+            },
+            "at most 0.4, and structure asks for at least 0.5",
+        ),
     ],
 )
 def test_spaces_that_make_no_sense(space, said):

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from command_cases import NET, secateur, write_recipe
+from secateur.config import load_recipe
 
 PROGRESS = ("run: ", "trace: ", "dense: ")
 
@@ -48,6 +49,26 @@ def test_no_recipe(tmp_path):
 def test_a_recipe_that_is_not_yaml(tmp_path):
     (tmp_path / "bad.yaml").write_text("model: [1, 2\ndata: x\n", encoding="utf-8")
     says(sentence(tmp_path, "run", "bad.yaml"), "bad.yaml is not YAML, line 2")
+
+
+def test_a_key_that_is_given_twice(tmp_path):
+    text = "model: net.py:build\ntarget:\n  flops: 0.5x\n  params: 1k\n  flops: 0.9x\n"
+    (tmp_path / "twice.yaml").write_text(text, encoding="utf-8")
+    found = sentence(tmp_path, "run", "twice.yaml")
+    says(found, "twice.yaml gives 'flops' in line 3 and again in line 5", "leave one of them")
+
+
+def test_a_key_in_two_mappings_or_taken_over_from_one_is_not_given_twice(tmp_path):
+    text = """
+model: net.py:build
+between: {<<: &deep {<<: &base {epochs: 1, learning_rate: 0.1}, epochs: 3}, epochs: 4}
+finetune: {<<: *deep, epochs: 2}
+train_dense: {<<: *base}
+"""
+    (tmp_path / "merged.yaml").write_text(text, encoding="utf-8")
+    found = load_recipe(tmp_path / "merged.yaml")
+    epochs = [getattr(found, name).epochs for name in ("train_dense", "finetune", "between")]
+    assert epochs == [1, 2, 4] and found.finetune.learning_rate == 0.1
 
 
 def test_an_unknown_key(tmp_path):
@@ -121,6 +142,7 @@ def test_a_wrong_model(tmp_path, model, parts):
 def test_a_budget_out_of_reach(tmp_path):
     text = refused(tmp_path, target={"flops": "0.001x"})
     says(text, "0.001x", "smallest")
+    assert not (tmp_path / "out" / "scores").exists()  # it was refused before anything was scored
     # What it calls the smallest can be reached, and so it is not just any number.
     words = ["run", "recipe.yaml", "--output", "again", "--json"]
     least = text.partition("smallest reachable is ")[2].partition("%")[0]
@@ -205,7 +227,44 @@ def empty():
 def large():
     pictures = TensorDataset(torch.zeros(9, 3, 8, 8), torch.zeros(9, dtype=torch.long))
     return pictures, pictures
+
+class Pictures:
+    def __init__(self, wrong):
+        self.wrong = wrong
+
+    def __len__(self):
+        return 50
+
+    def __getitem__(self, index):
+        if index == 33 and self.wrong == "raises":
+            raise OSError("disk broken")
+        picture = torch.full((1, 8, 8), float("nan") if (index, self.wrong) == (33, "nan") else 0.5)
+        picture[0, index % 8, 0] = 1.0
+        short = self.wrong == "ragged" and index == 33
+        return (picture[:, :6] if short else picture), index % 10
+
+good = Pictures("")
+
+def late_nan(): return Pictures("nan"), good
+def late_shape(): return good, Pictures("ragged")
+def late_error(): return good, Pictures("raises")
 """
+LINE = 1 + DATA.splitlines().index('            raise OSError("disk broken")')
+
+
+@pytest.mark.parametrize(
+    ("function", "parts"),
+    [
+        ("late_nan", ["train sample 33 has 63 values that are NaN or infinite"]),
+        ("late_shape", ["val: samples 0 and 33 of the Pictures have the shapes [1, 8, 8]",
+                        "[1, 6, 8]"]),
+        ("late_error", ["val: sample 33 of the Pictures: OSError: disk broken", f"data.py:{LINE}"]),
+    ],
+)  # fmt: skip
+def test_a_sample_far_into_the_data_that_cannot_be_used(tmp_path, function, parts):
+    (tmp_path / "data.py").write_text(DATA, encoding="utf-8")
+    source = {"source": f"data.py:{function}", "batch_size": 20}
+    says(refused(tmp_path, data=source), f"data.py:{function}: ", *parts)
 
 
 def test_data_that_cannot_be_used(tmp_path):

@@ -139,8 +139,35 @@ def test_report_resume_and_runs(place):
     found = answered(secateur(place, "runs", ".", "--json"))["runs"]
     (only,) = [entry for entry in found if entry["run"] == "run"]
     assert only["state"] == "done" and set(only["metric"]) == {"accuracy"}
+    assert only["error"] == ""
     empty = secateur(place, "runs", "nowhere")
     assert (empty.returncode, empty.stdout) == (0, "no runs below nowhere\n")
+
+
+def test_runs_that_cannot_be_read_are_listed_beside_the_others(tmp_path):
+    broken = {
+        "half": ("model: net.py:build\n", '{"metric": '),
+        "other": ("model: net.py:build\n", '{"metric": "loss"}'),
+        "typo": ("modell: net.py:build\n", None),
+        "fine": ("model: net.py:build\n", None),
+    }
+    for name, (recipe, metrics) in broken.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.yaml").write_text(recipe, encoding="utf-8")
+        if metrics is not None:
+            (tmp_path / name / "metrics.json").write_text(metrics, encoding="utf-8")
+    found = answered(secateur(tmp_path, "runs", ".", "--json"))["runs"]
+    states = {Path(entry["run"]).name: (entry["state"], bool(entry["error"])) for entry in found}
+    unread = ("unreadable", True)
+    assert states == {
+        "half": unread,
+        "other": unread,
+        "typo": unread,
+        "fine": ("unfinished", False),
+    }
+    shown = secateur(tmp_path, "runs", ".")
+    assert shown.returncode == 0 and shown.stdout.count("unreadable") == 3
+    assert shown.stderr.count("unreadable: ") == 3 and "unknown key 'modell'" in shown.stderr
 
 
 def test_a_drop_that_is_too_large_is_status_3(place):

@@ -14,17 +14,25 @@ from torch import nn
 
 import secateur as sc
 from command_cases import secateur, write_recipe
-from secateur.config import LatencySection, read_recipe
+from secateur.choosing import Judged
+from secateur.config import LatencySection, load_recipe, read_recipe
 from secateur.errors import BudgetError, InputError
 from secateur.exporters import export
 from secateur.exporters._fresh import RUN
 from secateur.exporters.onnx_int8 import export_int8
 from secateur.exporters.sparse import load_sparse
-from secateur.job import timing
-from secateur.job.slower import missed_latency, reason
+from secateur.job import allocating, story, timing
+from secateur.job.advising import Candidate, _document, _widened, advise
+from secateur.job.evidence import FRONT
+from secateur.job.listening import Silent
+from secateur.job.measuring import paired_latency
+from secateur.job.slower import missed_latency, not_faster, reason
 from secateur.job.timing import Beside, share_of
 from secateur.job.tuning import AIM, TRIES, UNDER, tuned
+from secateur.measure.latency import PairedTiming, Spread, Timing
+from secateur.policies import Request
 from secateur.quantities import parse_quantity
+from secateur.refining import Table
 from secateur.surgery.encoding import read_sparse, write_sparse
 
 # --- the limit is moved until the measured model holds the target
@@ -74,6 +82,46 @@ def test_a_choice_that_just_holds_the_target_is_no_failure():
     assert remove["g"]
 
 
+def test_of_choices_that_miss_the_range_one_is_taken_that_holds_with_room():
+    """Below the range the one that uses most; where all that hold it lie above, the lowest."""
+
+    def taken(*ratios: float) -> float:
+        waiting = iter(ratios)
+        found: dict[int, float] = {}
+
+        def measured(remove) -> float:
+            return found.setdefault(len(remove["g"]), next(waiting, ratios[0]))
+
+        remove, _ = tuned(chooser, measured, 0.5)
+        return found[len(remove["g"])]
+
+    assert taken(0.498, 0.35, 0.44, 0.52, 0.49) == 0.44
+    assert taken(0.499, 0.51, 0.49, 0.495, 0.7) == 0.49
+
+
+def test_the_smallest_in_reach_is_told_of_the_targets_own_number_and_not_of_a_limit():
+    failure = BudgetError("latency 0.481x (9 us) cannot be reached: ...", {"latency": 0.813})
+
+    def never(limit: float) -> dict[str, tuple[int, ...]]:
+        raise failure
+
+    with pytest.raises(BudgetError) as error:
+        tuned(never, lambda remove: 1.0, 0.5, wanted="3us")
+    assert str(error.value) == (
+        "latency of 3us cannot be reached: the least that is predicted is 0.813x; raise the "
+        "target, or loosen the rules in 'pruning' that hold widths"
+    )
+
+
+def test_a_budget_out_of_reach_carries_the_smallest_share():
+    net, x = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)).eval(), torch.randn(1, 8)
+    structure = sc.trace(net, x)
+    with pytest.raises(BudgetError) as error:
+        sc.plan(net, structure, budget={"flops": 0.01, "params": 0.99}, criterion="l2")
+    floor = structure.cost({structure.groups[0].name: range(7)})  # one unit of the eight
+    assert error.value.smallest == {"flops": floor.flops / structure.cost({}).flops}
+
+
 def test_the_first_aim_is_below_the_target():
     limits: list[float] = []
     tuned(
@@ -101,7 +149,7 @@ def test_of_pairs_and_launches_the_greater_ratio_counts(monkeypatch):
 def test_a_time_is_a_share_of_the_measured_dense_model():
     measured = SimpleNamespace(dense=lambda: 0.02)
     assert share_of(parse_quantity("5ms", "latency"), measured) == pytest.approx(0.25)
-    assert share_of(parse_quantity("50ms", "latency"), measured) == 1.0
+    assert share_of(parse_quantity("50ms", "latency"), measured) == pytest.approx(2.5)
     assert share_of(parse_quantity("0.3x", "latency"), measured) == 0.3
 
 
@@ -143,21 +191,82 @@ def test_a_missed_target_shows_what_was_measured():
     ]
 
 
+def test_nothing_is_asked_of_a_run_in_which_nothing_left():
+    same = document(speedup={"median": 1.0, "low": 0.99, "high": 1.01, "same": True})
+    assert missed_latency(recipe(), same) == []
+    assert missed_latency(recipe(target={"latency": "1x"}), same) == []
+    assert not not_faster(recipe(), same["speedup"])
+
+
+@pytest.mark.parametrize(
+    ("median", "low", "enough"),
+    [(1.004, 1.0002, False), (1.009, 1.007, False), (1.012, 1.004, True), (1.2, 0.99, False)],
+)
+def test_what_loading_a_file_makes_is_not_a_gain(median, low, enough):
+    speedup = {"median": median, "low": low, "high": 1.3}
+    assert not_faster(recipe(), speedup) != enough
+
+
+def lines_of(count: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(64, count), nn.ReLU(), nn.Linear(count, 4)).eval()
+
+
+@pytest.mark.parametrize(
+    ("first", "launched", "asked", "low", "high"),
+    [
+        (1.03, (1.01, 0.99, 1.02), [3, 4], 0.99, 1.03),  # as many as bound a median
+        (1.03, (1.5, 1.6, 1.4), [3, 4], 1.03, 1.6),  # one near 1 is enough not to tell
+        (1.5, (1.5, 1.6, 1.4), [3], 1.4, 1.6),
+        (0.8, (0.7, 0.75, 0.9), [3], 0.7, 0.9),
+    ],
+)
+def test_a_speedup_is_that_of_several_sessions(first, launched, asked, low, high, monkeypatch):
+    counts: list[int] = []
+
+    def pair(*_, **__) -> PairedTiming:
+        side = Timing(1e-3, 1e-3, 1e-3, 20)
+        return PairedTiming(side, side, Spread(first, first - 0.001, first + 0.001, 0.99))
+
+    def launches(files, setting, *, launches, **_) -> list[list[float]]:
+        assert [Path(file.path).is_file() for file in files] == [True, True]
+        counts.append(launches)
+        return [[launched[n % 3] for n in range(launches)], [1.0] * launches]
+
+    monkeypatch.setattr("secateur.job.measuring.time_pair", pair)
+    monkeypatch.setattr("secateur.job.measuring.time_subjects", launches)
+    nets, exports = (lines_of(32), lines_of(16)), {"dense": [], "pruned": []}
+    found = paired_latency(LatencySection(), *nets, torch.randn(1, 64), exports)["speedup"]
+    assert counts == asked
+    assert (found["low"], found["high"]) == (low, high) and not found["same"]
+
+
+def test_models_of_the_same_shapes_are_seen(monkeypatch):
+    monkeypatch.setattr(
+        "secateur.job.measuring.time_subjects",
+        lambda files, setting, *, launches, **_: [[1.0] * launches] * 2,
+    )
+    exports = {"dense": [], "pruned": []}
+    found = paired_latency(
+        LatencySection(seconds=0.1), lines_of(32), lines_of(32), torch.randn(1, 64), exports
+    )
+    assert found["speedup"]["same"] and not not_faster(recipe(), found["speedup"])
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"before": {"latency": {"median": 1e-5}, "flops": 1e6}}, "what calling the runtime costs"),
         ({"before": {"latency": {"median": 1e-3}, "flops": 5.5e8}}, "91% of the work is left"),
         (
-            {"layers": [{"name": "conv", "before": [64, 64], "after": [57, 64]}]},
-            "1 layers, conv among them, have widths that are no multiple of 4",
+            {"layers": [{"name": str(n), "before": [64, 64], "after": [57, 64]} for n in (0, 3)]},
+            "2 layers, '0' among them, have widths that are no multiple of 4",
         ),
         (
             {
                 "before": {"latency": {"median": 4e-5}, "flops": 5.5e8},
                 "layers": [{"name": "conv", "before": [16, 1], "after": [13, 1]}],
             },
-            "1 layers, conv among them, have widths that are no multiple of 4",
+            "layer 'conv' has a width that is no multiple of 4",
         ),
         (
             {"after": {"latency": {"median": 1e-3}, "flops": 5e8, "params": 10**8}},
@@ -225,6 +334,52 @@ def test_other_targets_of_latency_are_solved_from_the_run(place):
     assert plan["budget"] == {"latency": "0.8x"} and 0.3 < plan["flops_share"] < 0.95
 
 
+def test_budgets_are_shares_of_the_dense_latency(place):
+    folder, metrics = place
+    shares = [point["left"] for point in metrics["choice"]["front"]]
+    assert shares and shares == sorted(shares, reverse=True)
+    for share, budget in zip(shares, FRONT, strict=False):  # a choice uses most of its budget
+        assert budget - 0.15 < share <= budget + 1e-9
+    done = secateur(folder, "solve", "run", "--target", "latency=0.8x", "--json")
+    (plan,) = json.loads(done.stdout)["plans"]
+    assert 0.65 < plan["latency_share"] <= 0.8 + 1e-9 and 0 < plan["latency"] < 0.1
+    shown = secateur(folder, "solve", "run", "--target", "latency=0.8x")
+    assert "latency" in shown.stdout and f"{plan['latency_share']:.1%}" in shown.stdout
+
+
+def test_a_target_of_latency_that_is_met_removes_nothing(tmp_path, tmp_path_factory):
+    write_recipe(
+        tmp_path, target={"latency": "2s"},
+        latency={"launches": 1, "seconds": 0.1, "tables": str(shared_tables(tmp_path_factory))},
+    )  # fmt: skip
+    done = secateur(tmp_path, "run", "recipe.yaml", "--output", "run")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["after"]["params"] == metrics["before"]["params"] and metrics["reached"]
+    assert metrics["speedup"]["same"]
+    (note,) = [note for note in metrics["notes"] if "met already" in note]
+    assert note.startswith("the target of latency 2s is met already: the dense model takes ")
+    assert note in done.stderr.splitlines()
+
+
+def test_beside_a_target_of_latency_that_is_met_the_other_budgets_hold(tmp_path, monkeypatch):
+    net, x = lines_of(32), torch.randn(1, 64)
+    structure = sc.trace(net, x)
+    (group,) = structure.groups
+    scores = {group.name: torch.arange(32.0)}
+    budgets = {"latency": parse_quantity("2s", "latency"), "flops": parse_quantity(0.5, "flops")}
+    judged = Judged(scores, Request(budgets))
+    monkeypatch.setattr(allocating, "Measured", lambda *_: SimpleNamespace(dense=lambda: 6e-6))
+    work = SimpleNamespace(
+        structure=structure, costs=structure, folder=tmp_path, latency=object(),
+        recipe=recipe(target={"latency": "2s", "flops": 0.5}),
+    )  # fmt: skip
+    found, choose, (note,) = allocating._tuning(work, 1, judged)
+    assert list(found.request.budgets) == ["flops"] and "6.00 us" in note
+    remove = choose(Table("", found.scores, found.request), "global")
+    assert remove == {group.name: tuple(range(16))}  # of two layers, both halved
+
+
 def test_exports_answer_in_a_fresh_process_until_they_are_broken(place):
     folder, _ = place
     done = secateur(folder, "serve-check", "run", "--json")
@@ -274,6 +429,15 @@ def test_latency_prints_a_table_and_draws_the_steps(tmp_path, tmp_path_factory):
     assert [layer["kind"] for layer in answer["layers"]] == ["convolution"] * 3 + ["linear"]
     assert sum(layer["share"] for layer in answer["layers"]) <= 1 + 1e-9
     assert [probe["axis"] for probe in answer["probes"]] == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize("page", ["net.py/page.html", "folder", "/proc/none/page.html"])
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_measured(page, tmp_path):
+    (tmp_path / "net.py").write_text(WIDE)
+    (tmp_path / "folder").mkdir()
+    done = secateur(tmp_path, "latency", "net.py:no_such_model", "--html", page)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.startswith(f"error: {page} ") and "no_such_model" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -331,6 +495,77 @@ def test_a_model_that_gains_no_speed_is_not_kept(faster, tmp_path, monkeypatch):
         assert "advice.json" in result.metrics["notes"][-1]
         assert len(json.loads((place / "advice.json").read_text())["ways"]) == 10
         assert not result.plan.remove
+
+
+def not_faster_at_all(monkeypatch) -> None:
+    """Both models take a millisecond."""
+    timing = {"median": 1e-3, "low": 1e-3, "high": 1e-3, "runtime": "onnxruntime",
+              "precision": "f32", "batch": 1, "threads": 1}  # fmt: skip
+    monkeypatch.setattr(
+        "secateur.job.reporting.paired_latency",
+        lambda *_: {
+            "before": timing, "after": timing,
+            "speedup": {"median": 1.0, "low": 0.99, "high": 1.01},
+        },
+    )  # fmt: skip
+
+
+def test_a_refused_model_is_handed_back_where_no_folder_is_kept(tmp_path, monkeypatch):
+    not_faster_at_all(monkeypatch)
+    monkeypatch.setattr(
+        "secateur.job.slower.ways_to_deploy",
+        lambda *_: {"ways": [], "speedup": [2.0, 1.9, 2.1], "sentence": "Take it in int8."},
+    )
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4)).eval()
+    x = torch.randn(2, 1, 8, 8)
+    result = sc.compress(
+        model, target={"flops": 0.6}, example_inputs=x,
+        recipe={"latency": {"runtime": "onnxruntime", "seconds": 0.1}},
+    )  # fmt: skip
+    assert not result.reached and torch.equal(result.model(x), model(x))
+    refused = result.slower
+    assert refused is not None and refused.plan.remove and not result.plan.remove
+    wanted = sc.apply(model, refused.plan, x)
+    shapes = [[tuple(p.shape) for p in one.parameters()] for one in (refused.model, wanted)]
+    assert shapes[0] == shapes[1]
+    assert refused.export("onnx", tmp_path / "model.onnx").size
+    said = " ".join(result.metrics["notes"])
+    assert "result.slower.model" in said and "result.metrics['deployment']" in said
+    assert "slower/" not in said and "advice.json" not in said
+
+
+def test_advice_on_a_run_that_kept_its_dense_model_is_of_what_was_pruned(tmp_path, monkeypatch):
+    not_faster_at_all(monkeypatch)
+    compared: list[list[int]] = []
+
+    def ways(recipe, subject, dense, pruned, *_) -> dict:
+        compared.append([sum(p.numel() for p in one.parameters()) for one in (dense, pruned)])
+        return {"ways": [], "speedup": [0.9, 0.9, 0.9], "sentence": ""}
+
+    for module in ("slower", "advising"):
+        monkeypatch.setattr(f"secateur.job.{module}.ways_to_deploy", ways)
+    path = write_recipe(tmp_path, latency={"seconds": 0.1}, output=str(tmp_path / "run"))
+    metrics = story.run(load_recipe(path))
+    assert metrics["kept"] == "dense" and metrics["deployment"] is not None
+    advise(tmp_path / "run", Silent())
+    at_the_end, later = compared
+    assert later == at_the_end and later[1] < later[0]
+
+
+@pytest.mark.parametrize(("beside_itself", "taken"), [(0.999, "pruned"), (0.96, "dense")])
+def test_advice_knows_what_loading_a_file_makes(beside_itself, taken):
+    """The same pruned model, 3 % faster with little noise of its own."""
+
+    def way(model: str, speed: float, runtime: str = "onnxruntime") -> Candidate:
+        spread = (speed, speed - 0.005, speed + 0.005)
+        return Candidate(model, runtime, "f32", speedup=spread, seconds=1e-3, value=0.9)
+
+    rows = [way("dense", beside_itself), way("dense", 0.5, "openvino"), way("pruned", 1.03)]
+    found = _document(_widened(rows), recipe(metric="accuracy"))
+    assert found["advice"]["model"] == taken
+    reference = found["ways"][0]["speedup"]
+    assert reference[1] <= 1 <= reference[2]
+    assert ("nothing that loses little enough" in found["sentence"]) == (taken == "dense")
 
 
 # --- sparse weights

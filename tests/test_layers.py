@@ -16,7 +16,7 @@ import pytest
 import secateur
 
 FLOORS = {
-    0: "errors registry quantities protocols places",
+    0: "errors blame registry quantities protocols places",
     1: "structure",
     2: "journal planning surgery masking verification repair measure runtimes training schedules",
     3: "criteria policies granularities regularisers during searching metrics sources exporters "

@@ -112,3 +112,33 @@ def test_devices():
         resolve("meta")
     with pytest.raises(InputError, match="PyTorch sees"):
         resolve("cuda:99")
+
+
+class Broken(Images):
+    """One sample cannot be read, and one has a shape of its own."""
+
+    def __getitem__(self, index: int):
+        image, target = super().__getitem__(index)
+        if index == 41:
+            raise OSError("disk broken")
+        return (image[:, :4] if index == 23 else image), target
+
+
+@pytest.mark.parametrize("chosen", [None, range(20, 70)])
+def test_a_sample_that_cannot_be_read_is_named_with_its_line(chosen):
+    data = Broken() if chosen is None else Subset(Subset(Broken(), range(70)), chosen)
+    message = r"sample 41 of the Broken: OSError: disk broken \(.*test_loading.py:\d+\)"
+    with pytest.raises(InputError, match=message):
+        list(batches(Subset(data, [i for i in range(len(data)) if i != 23 - 70 + len(data)]), 1))
+
+
+def test_samples_of_different_shapes_are_named_with_them():
+    message = r"samples 16 and 23 of the Broken have the shapes \[2, 6, 6\] and \[2, 4, 6\]"
+    with pytest.raises(InputError, match=message):
+        list(batches(Broken(), 16))
+    assert len(list(batches(Subset(Broken(), range(30)), 1))) == 30  # one by one they are batches
+
+
+def test_samples_that_make_no_batch_are_refused_with_the_reason():
+    with pytest.raises(InputError, match="samples of the list make no batch: TypeError"):
+        list(batches([(object(), 0), (object(), 1)], 2))  # type: ignore[arg-type]

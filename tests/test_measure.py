@@ -18,7 +18,15 @@ from torch.nn import functional as F
 import secateur as sc
 from oracle import randomise
 from secateur.errors import InputError
-from secateur.measure.latency import median_interval, time_one, time_pair
+from secateur.measure.latency import (
+    SESSIONS,
+    Spread,
+    is_gain,
+    median_interval,
+    over_sessions,
+    time_one,
+    time_pair,
+)
 from secateur.measure.memory import peak_activation_bytes, peak_memory
 from secateur.measure.operations import count_flops
 from secateur.measure.sizes import bytes_on_disk, count_bytes, count_params
@@ -337,6 +345,26 @@ def test_a_small_difference_is_found_through_noise():
         machine.work("b", 0.010), machine.work("a", 0.011), seconds=3, clock=machine.clock
     )
     assert back.slower and not back.faster
+
+
+@pytest.mark.parametrize(("true", "most"), [(1.0, 0.005), (0.99, 0.0)])
+def test_equal_files_are_hardly_ever_called_faster_over_sessions(true, most):
+    """Loading moves each session by its own percent, all of its rounds alike: the rounds of one
+    session say it with confidence, and are wrong half of the time."""
+    drawn, alone, claims = random.Random(0), 0, 0
+    for _ in range(4000):
+        sessions = [true * drawn.lognormvariate(0, 0.012) for _ in range(SESSIONS)]
+        first = Spread(sessions[0], sessions[0] - 5e-4, sessions[0] + 5e-4, 0.99)
+        found = over_sessions(first, sessions[1:])
+        alone += first.low > 1
+        claims += is_gain(found.median, found.low)
+    assert claims <= most * 4000 and alone > 0.15 * 4000
+
+
+def test_few_sessions_span_what_they_saw_and_claim_no_confidence():
+    found = over_sessions(Spread(1.2, 1.1, 1.3, 0.99), [1.05, 1.25, 1.22])
+    assert (found.low, found.median, found.high) == (1.05, pytest.approx(1.21), 1.3)
+    assert found.confidence == 0
 
 
 def test_sleeps_of_a_known_ratio():

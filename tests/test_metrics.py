@@ -164,6 +164,52 @@ def test_own_metric(scores, labels):
     assert get_metric(name).higher_is_better and get_metric(name).is_share
 
 
+def constant(model, batches):
+    return 3.0
+
+
+def first_batch(model, batches):
+    return float(len(next(iter(batches))[0]))
+
+
+def first_and_rest(model, batches):
+    return float(len(next(batches)[0]) + sum(len(x) for x, _ in batches))
+
+
+def trains(model, batches):
+    model.train()
+    return math.nan
+
+
+@pytest.mark.parametrize(
+    ("function", "value"),
+    [(constant, 3.0), (first_batch, None), (first_and_rest, 50.0), (trains, math.nan)],
+)
+@pytest.mark.parametrize("once", [False, True])
+def test_the_loss_is_that_of_all_batches_whatever_the_function_reads(
+    scores, labels, function, value, once
+):
+    add_metric("tests:reads", function)
+    model, rows = Fixed(), list(uneven(scores, labels))
+    found = evaluate(model, iter(rows) if once else rows, "tests:reads")
+    assert found["count"] == 50 and model.modes == [False] * 4
+    assert found["loss"] == pytest.approx(float(functional.cross_entropy(scores, labels)), rel=1e-5)
+    value = float(len(rows[0][0])) if value is None else value
+    assert found["tests:reads"] == value or (math.isnan(value) and math.isnan(found["tests:reads"]))
+
+
+def test_batches_are_read_again_where_they_can_be(scores, labels):
+    def twice(model, batches):
+        return float(sum(len(x) for x, _ in batches) + sum(len(x) for x, _ in batches))
+
+    add_metric("tests:twice", twice)
+    rows = list(uneven(scores, labels))
+    found = evaluate(Fixed(), rows, "tests:twice")
+    assert found["tests:twice"] == 100 and found["count"] == 50
+    with pytest.raises(InputError, match="tests:twice reads its batches a second time"):
+        evaluate(Fixed(), iter(rows), "tests:twice")
+
+
 def test_own_metric_must_return_a_number(scores, labels):
     add_metric("tests:none", lambda model, batches: [None for _ in batches] and None)
     with pytest.raises(InputError, match="tests:none returned a NoneType; expected a number"):

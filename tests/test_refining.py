@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import secateur as sc
 from policy_cases import drawn, flops, structure_of
@@ -119,3 +119,32 @@ def test_time_for_planning_counts_as_well(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(POLICIES, "get", lambda name: slow)
     _, _, found = search(first_group_is_precious, trials=20, seconds=45.0)
     assert [(trial.planned, trial.seconds) for trial in found.trials] == [(10.0, 1.0)] * 4
+
+
+def test_what_is_out_of_reach_is_told_with_the_smallest_cost_of_any_table():
+    """Whole branches reach further than units; the reference counts what is left of the net."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.first = nn.Linear(8, 8), nn.Linear(8, 40)
+            self.second, self.head = nn.Linear(40, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            x = self.stem(x)
+            return self.head(x + self.second(self.first(x).relu()))
+
+    structure = sc.trace(Net(), torch.randn(2, 8))
+    units = {group.name: torch.ones(group.size) for group in structure.groups}
+    whole = {branch.name: torch.ones(1) for branch in structure.branches}
+    assert len(whole) == 1
+    request = Request(flops(1e-4), normalise="none")
+    tables = [
+        Table("units", units, request), Table("branches", units | whole, request),
+        Table("again", units, request),
+    ]  # fmt: skip
+    smallest = 2 * (8 * 1 + 1 * 3) / structure.cost({}).flops  # the skip path, one unit wide
+    with pytest.raises(sc.BudgetError) as refused:
+        refine(tables, structure, first_group_is_precious, trials=5, seconds=1e9)
+    told = float(str(refused.value).partition("smallest reachable is ")[2].partition("%")[0])
+    assert told == pytest.approx(100 * smallest, abs=0.01)

@@ -160,6 +160,22 @@ def test_defining_the_same_plugin_again_replaces_it():
     assert registry.get("again")() == 2
 
 
+def test_a_lent_plugin_has_a_name_of_its_own_until_the_block_ends():
+    registry: Registry[str] = Registry("taste", package="json")
+    known = registry.names()
+    with registry.lent("my_own", lambda name: f"first {name}") as first:
+        with registry.lent("my-own", lambda name: f"second {name}") as second:
+            assert (first, second) == ("my_own", "my-own-2")
+            assert registry.get(first) == "first my_own"
+            assert registry.get(second) == "second my-own-2"
+        with registry.lent("my-own", lambda name: name) as second:
+            assert second == "my-own-2"
+    with pytest.raises(RuntimeError), registry.lent("my-own", lambda name: name) as again:
+        assert again == "my-own"
+        raise RuntimeError
+    assert registry.names() == known
+
+
 def test_a_package_that_does_not_exist_is_an_error():
     with pytest.raises(ModuleNotFoundError, match="no_such_package"):
         Registry("taste", package="no_such_package").names()

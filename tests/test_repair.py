@@ -9,7 +9,7 @@ from torch.utils.data import TensorDataset
 
 import secateur as sc
 from secateur.errors import InputError
-from secateur.repair.batch_norm import recalibrate
+from secateur.repair.batch_norm import departure, recalibrate
 from secateur.repair.surroundings import statistics
 from secateur.training.loading import batches
 
@@ -198,3 +198,40 @@ def test_statistics_of_batches_are_those_of_all_samples(
     relative = 1e-12 if dtype == torch.float64 else 1e-6
     torch.testing.assert_close(mean, together.mean(1), rtol=relative, atol=0)
     torch.testing.assert_close(variance, together.var(1), rtol=relative, atol=0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize("method", ["module", "graph"])
+@pytest.mark.parametrize("momentum", [None, 0.1])
+def test_statistics_that_are_not_finite_are_refused_and_none_is_written(value, method, momentum):
+    model = pruned(net(), method)
+    images = DATA.tensors[0].clone()
+    images[30, 1, 2, 3] = value
+    before = tensors(model)
+    with pytest.raises(InputError, match="BatchNorm '1' a mean or a variance that is NaN or inf"):
+        recalibrate(model, [(images, None)], momentum)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tensors(model).items())
+
+
+def test_departure_is_that_of_the_median_channel_of_the_median_layer():
+    model = nn.Sequential(*(nn.BatchNorm1d(3, affine=False) for _ in range(3))).eval()
+    moved = [0.0, 2.0, 5.0]
+    for layer, mean in zip(model, moved, strict=True):
+        layer.running_mean += mean
+        layer.num_batches_tracked += 100
+    given = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0)) * 3
+    # Each layer hands on its input less its mean: -0, -0, -2 are what the three see.
+    model[1].running_var *= 4
+    means = given.mean(0)
+    shifts = [means.abs(), (means - 2).abs() / 2, ((means - 2) / 2 - 5).abs()]
+    variances = [given.var(0), given.var(0) / 4, given.var(0) / 4]
+    found = departure(model, batches(TensorDataset(given, torch.zeros(4000)), 512))
+    assert found is not None
+    assert found[0] == pytest.approx(sorted(float(s.median()) for s in shifts)[1], rel=1e-3)
+    factors = [max(float(v.median()), 1 / float(v.median())) for v in variances]
+    assert found[1] == pytest.approx(sorted(factors)[1], rel=1e-3)
+    assert not model.training
+    model[0].num_batches_tracked.fill_(2)  # they still hold what they began with
+    model[1].num_batches_tracked.fill_(0)
+    model[2].num_batches_tracked.fill_(2)
+    assert departure(model, batches(TensorDataset(given, torch.zeros(4000)), 512)) is None

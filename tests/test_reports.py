@@ -157,6 +157,21 @@ def test_a_spread_that_includes_one_is_not_faster():
     assert clause.tone == "bad"
 
 
+@pytest.mark.parametrize(
+    ("speedup", "start"),
+    [
+        ({"median": 1.0011, "low": 1.0002, "high": 1.0032}, "not measurably faster in ONNX Runt"),
+        ({"median": 1.0096, "low": 1.007, "high": 1.012}, "not measurably faster in ONNX Runtime"),
+        ({"median": 1.0101, "low": 1.007, "high": 1.012}, "1.01× faster in ONNX Runtime"),
+        ({"median": 1.0086, "low": 0.99, "high": 1.01, "same": True}, "as fast as before in ONNX"),
+    ],
+)
+def test_what_rounds_to_one_is_never_called_faster(speedup, start):
+    metrics = documents.convolutional() | {"speedup": speedup}
+    clause = next(c for c in verdict_clauses(metrics) if c.about == "speed")
+    assert clause.text.startswith(start)
+
+
 def test_a_failed_verification_is_bad_news():
     metrics = documents.convolutional()
     metrics["verification"] |= {"ok": False, "error": 0.02}

@@ -134,7 +134,7 @@ def test_ctrl_c_writes_a_checkpoint_and_is_raised_again(moment, tmp_path):
 
     def validate(model: nn.Module) -> dict[str, float]:
         result = accuracy(model)
-        if moment == "validation":
+        if moment == "validation" and calls[0]:  # that after the first epoch
             os.kill(os.getpid(), signal.SIGINT)
         return result
 
@@ -203,3 +203,40 @@ def test_kill_9_and_another_process_end_bit_equal(tmp_path):
     finetune(resumed, Drawing(), SETTINGS, validate=accuracy, checkpoint=path, on_step=done.append)
     assert (done[0].epoch, done[0].batch) == (2, 4)  # saved at (2, 3)
     assert_equal(undisturbed, resumed)
+
+
+def test_a_model_that_every_epoch_made_worse_comes_back_from_a_checkpoint(tmp_path):
+    given = small_net()
+
+    def nearness(model: nn.Module) -> dict[str, float]:
+        pairs = zip(model.parameters(), given.parameters(), strict=True)
+        return {"nearness": -float(sum((a - b).square().sum() for a, b in pairs))}
+
+    for updates in (1, 5, 6, 15):  # five updates make an epoch
+        path = tmp_path / f"{updates}.safetensors"
+        with pytest.raises(Stop):
+            finetune(
+                small_net(), blobs(), variant("sgd"), validate=nearness, checkpoint=path,
+                on_step=stop_after(updates),
+            )  # fmt: skip
+        resumed = small_net(9)
+        history = finetune(resumed, blobs(), variant("sgd"), validate=nearness, checkpoint=path)
+        assert history.kept == 0 and history.before == {"nearness": 0.0}
+        assert len(history.epochs) == 3
+        assert_equal(given, resumed)
+
+
+def test_a_training_that_was_stopped_before_its_first_epoch_looks_again(tmp_path):
+    path, calls = tmp_path / "checkpoint", []
+
+    def stopped(model: nn.Module) -> dict[str, float]:
+        calls.append(1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(small_net(), blobs(), SETTINGS, validate=stopped, checkpoint=path)
+    nets = small_net(9), small_net()
+    resumed = finetune(nets[0], blobs(), SETTINGS, validate=accuracy, checkpoint=path)
+    whole = finetune(nets[1], blobs(), SETTINGS, validate=accuracy)
+    assert calls == [1] and resumed.before == whole.before != {}
+    assert_equal(*nets)

@@ -223,6 +223,8 @@ def test_spaces_refuse_what_makes_no_sense():
         Discrete("x", (1, 1))
     with pytest.raises(InputError, match="low < high"):
         Real("x", 2, 1)
+    with pytest.raises(InputError, match="by its logarithm and needs low above 0"):
+        Real("x", 0, 1, log=True)
     with pytest.raises(InputError, match="two parameters"):
         Space((Discrete("x", (1,)), Discrete("x", (2,))))
     with pytest.raises(InputError, match="does not come before"):
@@ -348,3 +350,40 @@ def test_greedy_climbs_down_where_parameters_do_not_interact():
 
     found = searched("greedy", Problem(space), distance, 120)
     assert found.best.point == goal and len(found.trials) < 120
+
+
+def test_points_that_differ_by_rounding_alone_are_evaluated_once():
+    """And so do not values of a list, however near they are."""
+    near = Discrete("near", (1.0, 1.0 + 1e-12))
+    space = Space((Real("rate", 0.0, 1.0), near))
+    first = 0.042825960119970995
+    rates = (first, math.nextafter(first, 1), first * (1 + 1e-7))
+    asked = [(rate, value) for value in near.values for rate in rates]
+    told = []
+
+    class Listed:
+        def __init__(self):
+            self.left = list(asked)
+
+        def ask(self):
+            return self.left.pop(0) if self.left else None
+
+        def tell(self, point, values):
+            told.append((point, values))
+
+    calls = []
+
+    def evaluate(point):
+        calls.append(point)
+        return float(len(calls))
+
+    for parallel in (1, 3):
+        told.clear(), calls.clear()
+        found = run_search(Problem(space), Listed(), evaluate, trials=9, parallel=parallel)
+        assert calls == [asked[n] for n in (0, 2, 3, 5)]
+        assert [trial.point for trial in found.trials] == calls
+        assert told == list(zip(asked, [(n,) for n in (1.0, 1.0, 2.0, 3.0, 3.0, 4.0)], strict=True))
+    known = {trial.point: trial for trial in found.trials[:2]}
+    calls.clear()
+    run_search(Problem(space), Listed(), evaluate, trials=9, known=known)
+    assert calls == [asked[3], asked[5]]

@@ -50,6 +50,14 @@ def test_another_budget(place):
     assert shown.returncode == 0 and "expected loss" in shown.stdout
 
 
+def test_a_budget_of_bytes_is_named_as_it_was_given(place):
+    document = answered(secateur(place, "solve", "run", "--target", "bytes=0.5x", "--json"))
+    (row,) = document["plans"]
+    assert row["budget"] == {"bytes": "0.5x"} and Path(row["plan"]).name == "bytes-0.5x.json"
+    plan = PruningPlan.load(place / row["plan"])
+    assert plan.why["budget"] == {"bytes": "0.5x"}
+
+
 def test_the_front_falls_and_its_losses_rise(place):
     document = answered(
         secateur(place, "solve", "run", "--front", "--output", "elsewhere", "--json")

@@ -106,7 +106,8 @@ def test_data_that_cannot_be_used(own, name, sentence):
 def test_an_error_of_the_users_data_set_has_its_place(own):
     message = data_refusal("own.py:lazy", own, arguments={"failing": True})
     line = OWN[: OWN.index("raise KeyError")].count("\n") + 1
-    assert message == f"own.py:lazy: KeyError: 'no such row' ({own / 'own.py'}:{line})"
+    where = "own.py:lazy: train: sample 0 of the Lazy"
+    assert message == f"{where}: KeyError: 'no such row' ({own / 'own.py'}:{line})"
 
 
 def test_inputs_that_are_not_finite(own):

@@ -7,8 +7,10 @@ import math
 import random
 import re
 import shutil
+import time
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -24,8 +26,9 @@ from secateur.job.strategy_goals import read_goals
 from secateur.job.strategy_ladder import Ladder, Outcome, rungs
 from secateur.job.strategy_space import strategies
 from secateur.job.strategy_trials import Trials
-from secateur.metrics import evaluate
+from secateur.metrics import METRICS, evaluate
 from secateur.metrics._samples import of_samples
+from secateur.searching import ALGORITHMS
 
 SPACE = {
     "target.flops": {"low": 0.2, "high": 0.9},
@@ -88,6 +91,34 @@ def test_a_parameter_may_stand_for_several_keys():
         ({"pruning.steps": []}, "values that are all different"),
         ({"pruning.steps": {"values": [1], "when": ["x"]}}, "one other key"),
         ({"pruning.steps": {"values": [1], "when": {"x": [1]}}}, "does not come before"),
+        (
+            {
+                "pruning.steps": {"values": [1, 2], "when": {"between.epochs": [1]}},
+                "between.epochs": {"values": [0, 1], "when": {"pruning.steps": [2]}},
+            },
+            "in a circle: 'pruning.steps' on 'between.epochs' on 'pruning.steps'",
+        ),
+        (
+            {
+                "pruning.steps": [1, 2],
+                "between.epochs": {"values": [1], "when": {"pruning.steps": [2, 3]}},
+            },
+            "wants 'pruning.steps' to be 3, and it is one of",
+        ),
+        (
+            {
+                "target.flops": {"low": 0.2, "high": 0.8},
+                "between.epochs": {"values": [1], "when": {"target.flops": [0.5]}},
+            },
+            "never has the very values",
+        ),
+        (
+            {
+                "pruning.steps": [1, 2],
+                "between.epochs": {"values": [1], "when": {"pruning.steps": []}},
+            },
+            "to be no value",
+        ),
     ],
 )
 def test_spaces_that_no_recipe_fits_are_refused_before_any_work(space, said):
@@ -382,8 +413,251 @@ def test_a_search_in_one_call(net, tmp_path):
     structure = sc.trace(found.model, torch.zeros(2, 1, 8, 8))
     measures = next(t["measures"] for t in found.trials if t["overrides"] == found.best)
     assert structure.cost({}).flops == measures["flops"]
+    assert measures["bytes"] == (tmp_path / "run/model/model.safetensors").stat().st_size
+    assert found.result is not None
+    told = found.result.metrics
+    assert told["search"]["dense"]["bytes"] == told["before"]["bytes"]
     assert found.hypervolume([1.0, float(dense), 1e9]) > 0
     assert not list((tmp_path / "run" / "search").glob("trial-*"))
+
+
+def count(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+QUICK = {"epochs": 0, "algorithm": "grid", "recipe": {"latency": None, "pruning": {"refine": 0}}}
+
+
+def test_every_objective_function_is_one_of_its_own(net):
+    """Also where another search had one of its name, and where two are called alike."""
+    space = {"target.params": [0.3, 0.6]}
+    given = {"train": samples(40, 0), "val": samples(20, 1), "budget": 2, **QUICK}
+
+    def counted(sign):
+        def score(model, batches):
+            return sign * count(model)
+
+        return score
+
+    shares = [sc.search(net, space, counted(sign), **given).best for sign in (1.0, -1.0)]
+    assert shares == [{"target.params": 0.6}, {"target.params": 0.3}]
+    both = sc.search(net, space, [lambda m, b: count(m), lambda m, b: -2.0 * count(m)], **given)
+    for trial in both.trials:
+        measures = trial["measures"]
+        assert measures["given:<lambda>"] == measures["params"]
+        assert measures["given:<lambda>-2"] == -2 * measures["params"]
+    once = counted(1.0)
+    with pytest.raises(InputError, match="'given:score' twice"):
+        sc.search(net, space, [once, once], **given)
+    assert not [name for name in METRICS.names() if name.startswith("given:")]
+
+    def makers():
+        def make(problem, seed, trials):
+            return ALGORITHMS.get("random")(problem, seed, trials)
+
+        return make
+
+    class Maker:
+        __name__ = "make"
+
+        def __call__(self, problem, seed, trials):
+            return makers()(problem, seed, trials)
+
+    for maker in (makers(), Maker()):  # of one name, and defined at two places
+        assert sc.search(space={"x": [1]}, evaluate=lambda v: 1.0, algorithm=maker, budget=1).trials
+    assert not [name for name in ALGORITHMS.names() if name.startswith("given-")]
+
+
+def test_an_edited_file_is_read_anew(net, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for number, sign in enumerate((1, -1)):
+        text = "def size(model, batches):\n    return sum(p.numel() for p in model.parameters())"
+        (tmp_path / "own.py").write_text(f"{text} * {sign}  # {'edited' * number}\n")
+        found.append(sc.search(
+            net, {"target.params": [0.3, 0.6]}, "own.py:size", train=samples(40, 0),
+            val=samples(20, 1), budget=2, **QUICK,
+        ).best)  # fmt: skip
+    assert found == [{"target.params": 0.6}, {"target.params": 0.3}]
+
+
+def test_an_interrupted_search_goes_on_with_the_function_written_anew(net, tmp_path):
+    calls = []
+
+    def counted(last):
+        def score(model, batches):
+            calls.append(count(model))
+            if len(calls) == last:
+                raise KeyboardInterrupt
+            return float(count(model))
+
+        return score
+
+    def searched(last):
+        return sc.search(
+            net, {"target.params": [0.3, 0.5, 0.7]}, counted(last), train=samples(40, 0),
+            val=samples(20, 1), budget=3, folder=tmp_path / "run", **QUICK,
+        )  # fmt: skip
+
+    with pytest.raises(KeyboardInterrupt):
+        searched(4)  # the dense model, two trials, and the one that is lost
+    found = searched(0)
+    assert len(calls) == 4 + 2  # the dense model again, and the third trial
+    assert [t["measures"]["given:score"] for t in found.trials] == [
+        t["measures"]["params"] for t in found.trials
+    ]
+    assert found.best == {"target.params": 0.7}
+
+
+def test_fractions_and_counts_of_one_cost_are_compared(net):
+    """What a trial keeps is the tighter of both, by counting."""
+    given = {"train": samples(40, 0), "val": samples(20, 1), "budget": 4, **QUICK}
+    dense, shares = count(net), {"low": 0.3, "high": 0.9}
+    limit = int(0.5 * dense)
+    by_share = sc.search(
+        net, {"target.params": shares}, "loss", f"params <= {limit}", **given
+    )  # fmt: skip
+    assert len(by_share.trials) > 1
+    for trial in by_share.trials:
+        assert not trial["error"] and trial["overrides"]["target.params"] <= limit / dense
+        most = min(limit, trial["overrides"]["target.params"] * dense)
+        assert 0.8 * most < trial["measures"]["params"] <= most
+    assert count(by_share.model) <= limit
+    wide = {"low": 0.3 * dense, "high": 0.9 * dense}
+    by_count = sc.search(net, {"target.params": wide}, "loss", "params <= 0.5x", **given)
+    assert len(by_count.trials) > 1
+    for trial in by_count.trials:
+        assert not trial["error"] and trial["overrides"]["target.params"] <= 0.5 * dense
+        assert trial["measures"]["params"] <= trial["overrides"]["target.params"]
+    listed = sc.search(net, {"target.params": [0.3, 0.9]}, "params", f"params <= {limit}", **given)
+    assert sorted(t["measures"]["params"] <= 0.3 * dense for t in listed.trials) == [False, True]
+    assert all(t["measures"]["params"] <= limit for t in listed.trials)
+
+
+def test_why_no_point_keeps_the_constraints_is_said(net):
+    recipe = {"latency": None, "pruning": {"criterion": "filter-clustering", "compensate": False}}
+    space = {"pruning.scope": ["threshold"], "pruning.threshold": [0.5, 0.7]}
+    with pytest.raises(InputError, match=r"no point of .* keeps the constraints: .*threshold"):
+        sc.search(
+            net, space, "loss", "flops <= 0.5x", train=samples(40, 0), val=samples(20, 1),
+            budget=2, epochs=0, algorithm="grid", recipe=recipe,
+        )  # fmt: skip
+
+
+def test_a_trial_that_overruns_its_time_is_a_failed_one(net, tmp_path, monkeypatch):
+    """Whatever the user's code catches, and by whom it is called."""
+
+    def swallows(values):
+        ends = time.monotonic() + values["seconds"]
+        while time.monotonic() < ends:
+            try:
+                time.sleep(0.01)
+            except Exception:
+                pass
+            except BaseException:
+                if values["kind"] == "some":
+                    raise
+        return 1.0
+
+    space = {"seconds": [0.0, 0.6], "kind": ["some", "all"]}
+    found = sc.search(space=space, evaluate=swallows, budget=4, algorithm="grid", timeout=0.25)
+    errors = {tuple(t["overrides"].values()): t["error"] for t in found.trials}
+    late = "it took more than 0.25 s"
+    assert errors == {(0.0, "some"): "", (0.0, "all"): "", (0.6, "some"): late, (0.6, "all"): late}
+    (tmp_path / "slow.py").write_text(
+        "import time\n"
+        "def size(model, batches):\n"
+        "    found = sum(p.numel() for p in model.parameters())\n"
+        f"    if found < {0.4 * count(net)}:\n"
+        "        time.sleep(60)\n"
+        "    return found\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    by_name = sc.search(
+        net, {"target.params": [0.3, 0.8]}, "slow.py:size", train=samples(40, 0),
+        val=samples(20, 1), budget=2, timeout=6, **QUICK,
+    )  # fmt: skip
+    errors = {t["overrides"]["target.params"]: t["error"] for t in by_name.trials}
+    assert errors == {0.3: "it took more than 6 s", 0.8: ""}
+
+
+CHAIN = {  # written child first
+    "c": {"values": [7, 8], "when": {"b": [2]}},
+    "b": {"values": [2, 1], "when": {"a": ["v"]}},
+    "a": ["u", "v"],
+}
+
+
+def test_what_hangs_on_an_inactive_parameter_is_inactive():
+    """And neither the function nor the trials get it, by enumeration."""
+    seen = []
+
+    def evaluate(values):
+        seen.append(dict(values))
+        return 1.0
+
+    found = sc.search(space=CHAIN, evaluate=evaluate, budget=12, algorithm="grid")
+    wanted = [
+        {"a": "u"}, {"a": "v", "b": 1}, {"a": "v", "b": 2, "c": 7}, {"a": "v", "b": 2, "c": 8}
+    ]  # fmt: skip
+    key = lambda values: json.dumps(values, sort_keys=True)  # noqa: E731
+    assert sorted(seen, key=key) == sorted(wanted, key=key)
+    assert [t["overrides"] for t in found.trials] == seen and found.best in seen
+    space = {
+        "between.epochs": {"values": [1, 2], "when": {"pruning.steps": [2]}},
+        "pruning.steps": {"values": [2, 1], "when": {"pruning.criterion": ["obs"]}},
+        "pruning.criterion": ["l2", "obs"],
+    }
+    recipes = strategies(recipe_of(space), {})
+    assert recipes.space.names == ("pruning.criterion", "pruning.steps", "between.epochs")
+    point = recipes.space.settled(("l2", 2, 2))
+    assert recipes.overrides(point) == {"pruning.criterion": "l2"}
+    assert recipes.recipe(point).between is None
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, list, tuple])
+def test_values_of_several_objectives_may_be_an_array(kind):
+    found = sc.search(
+        space={"x": [1.0, 2.0, 3.0]}, evaluate=lambda v: kind([v["x"], -v["x"]]), budget=3,
+        objective=["one", "other"], algorithm="grid",
+    )  # fmt: skip
+    assert sorted(t["values"] for t in found.front) == [(1.0, -1.0), (2.0, -2.0), (3.0, -3.0)]
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"budget": 2.5}, "budget is 2.5; give a whole number of trials"),
+        ({"budget": 0}, "budget is 0"),
+        ({"budget": True}, "budget is True"),
+        ({"minutes": -1}, "minutes is -1; give a number above 0"),
+        ({"minutes": math.nan}, "minutes is nan"),
+        ({"timeout": 0}, "timeout is 0; give a number above 0"),
+        ({"timeout": "3"}, "timeout is '3'"),
+    ],
+)
+def test_limits_that_are_none_are_refused(limits, said):
+    with pytest.raises(InputError, match=said):
+        sc.search(space={"x": [1, 2]}, evaluate=lambda values: 1.0, **limits)
+
+
+def test_an_objective_may_read_the_batches_twice_or_not_at_all(net):
+    val = samples(20, 1)
+
+    def centred(model, batches):
+        mean = torch.cat([model(x) for x, _ in batches]).mean(0)
+        return float(sum((model(x) - mean).square().sum() for x, _ in batches))
+
+    found = sc.search(
+        net, {"target.params": [0.6]}, [centred, lambda model, batches: 3.0],
+        train=samples(40, 0), val=val, budget=1, **QUICK,
+    )  # fmt: skip
+    measures = found.trials[0]["measures"]
+    with torch.no_grad():
+        answers = found.model(val.tensors[0])
+    spread = float((answers - answers.mean(0)).square().sum())
+    assert measures["given:centred"] == pytest.approx(spread, rel=1e-3)
+    assert measures["given:<lambda>"] == 3.0
 
 
 def test_a_function_is_searched_by_the_same_engine():

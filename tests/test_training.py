@@ -46,6 +46,7 @@ def test_it_learns(make, optimizer):
     with torch.no_grad():
         after = accuracy(net)["accuracy"]
     assert before < 0.6 and after > 0.9
+    assert history.kept_report is not None
     assert after == history.kept_report.metrics["accuracy"]
 
 
@@ -107,9 +108,14 @@ def test_the_seed_decides_and_a_validation_does_not():
     assert not torch.equal(nets[0][0].weight, nets[3][0].weight)
 
 
-@pytest.mark.parametrize(("higher", "expected"), [(True, 2), (False, 3)])
-def test_the_best_epoch_is_kept(higher, expected):
-    scores = iter([0.5, 0.9, 0.1, 0.9, math.nan])
+@pytest.mark.parametrize(("before", "higher", "expected"), [
+    (0.2, True, 2), (0.9, True, 2), (0.95, True, 0), (math.nan, True, 2),
+    (0.2, False, 3), (0.1, False, 3), (0.05, False, 0),
+])  # fmt: skip
+def test_the_best_epoch_is_kept_or_the_model_as_it_was_where_all_are_worse(
+    before, higher, expected
+):
+    scores = iter([before, 0.5, 0.9, 0.1, 0.9, math.nan])
     seen = []
 
     def validate(model: nn.Module) -> dict[str, float]:
@@ -122,10 +128,11 @@ def test_the_best_epoch_is_kept(higher, expected):
     )  # fmt: skip
     history = finetune(net, blobs(), settings, validate=validate)
     assert history.kept == expected
-    assert [report.epoch for report in history.epochs if report.best][-1] == expected
+    assert [0, *(report.epoch for report in history.epochs if report.best)][-1] == expected
+    assert (history.kept_report is None) == (expected == 0)
     for name, tensor in model_tensors(net).items():
-        assert torch.equal(tensor, seen[expected - 1][name])
-    assert not torch.equal(seen[expected - 1]["0.weight"], seen[-1]["0.weight"])
+        assert torch.equal(tensor, seen[expected][name])
+    assert not torch.equal(seen[expected]["0.weight"], seen[-1]["0.weight"])
 
 
 def test_a_teacher_alone_teaches():

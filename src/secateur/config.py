@@ -62,6 +62,7 @@ class TargetSection(Section):
 
 
 UNBUDGETED = ("threshold", "energy", "natural-break")  # scopes that cut at a threshold
+MERGE = "tag:yaml.org,2002:merge"  # "<<": takes over the keys of another mapping
 NOISE = "noise"  # of pruning.calibrate; everything else is a data spec
 
 
@@ -200,15 +201,42 @@ def load_document(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"there is no recipe {path}")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        again = _given_again(yaml.compose(text, Loader=yaml.SafeLoader))
+        document = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         place = getattr(error, "problem_mark", None)
         line = f", line {place.line + 1}" if place else ""
         raise InputError(f"{path} is not YAML{line}: {str(error).splitlines()[0]}") from error
+    if again:
+        raise InputError(f"{path} {again}; leave one of them")
     if not isinstance(document, dict):
         raise InputError(f"{path} holds a {type(document).__name__}; expected a mapping of keys")
     document.setdefault("folder", str(path.parent.resolve()))
     return document
+
+
+def _given_again(root: yaml.Node | None) -> str:
+    """The first key that stands twice in one mapping, in words; empty where there is none."""
+    waiting: list[yaml.Node | None] = [root]
+    seen: set[int] = set()  # an alias leads to the same node again
+    while waiting:
+        node = waiting.pop(0)
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        lines: dict[tuple[str, str], int] = {}
+        for key, value in node.value:
+            waiting.append(value)
+            name, line = (key.tag, str(key.value)), key.start_mark.line + 1
+            if name in lines and key.tag != MERGE:
+                return f"gives '{key.value}' in line {lines[name]} and again in line {line}"
+            lines[name] = line
+    return ""
 
 
 def read_recipe(document: Mapping[str, Any], source: str = "recipe") -> Recipe:

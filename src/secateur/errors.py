@@ -38,7 +38,15 @@ class PlanMismatch(PlanError):
 
 
 class BudgetError(SecateurError):
-    """The budget cannot be reached; the message says the smallest cost that can."""
+    """The budget cannot be reached; the message says the smallest cost that can.
+
+    smallest: of the kinds that are out of reach, the smallest cost as a share of the dense
+    model's; empty where the message alone says it.
+    """
+
+    def __init__(self, message: str = "", smallest: dict[str, float] | None = None) -> None:
+        super().__init__(message)
+        self.smallest = dict(smallest or {})
 
 
 class SurgeryError(SecateurError):

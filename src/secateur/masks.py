@@ -15,8 +15,7 @@ from secateur.granularities import cells_of
 from secateur.masking import Below, Energy, NaturalBreak, Rule, Share, choose_masks, n_of_m
 from secateur.masking.neighbours import check_divides
 from secateur.protocols import FROM_NOTHING, ElementCriterion, Statistics
-from secateur.repair.readers import readers, shared_readers
-from secateur.repair.recurrences import recurrences
+from secateur.repair.sparsifying import cuttable
 from secateur.structure.structure import Structure
 from secateur.training.losses import Loss, default_loss
 from secateur.training.statistics import collect
@@ -158,15 +157,6 @@ def divided(
                    "are kept")  # fmt: skip
         raise InputError(f"no weight of the model can be cut: {why}")
     return dims, whole
-
-
-def cuttable(structure: Structure) -> dict[str, int]:
-    """Weights of linear maps -> the dimension that meets the inputs, in the order of the graph."""
-    found = {reader.weight: reader.dim for reader in readers(structure)}
-    found |= {some[0].weight: some[0].dim for some in shared_readers(structure)}
-    for layers in recurrences(structure).values():
-        found |= {weight: 1 for layer in layers for weight, _ in layer.maps()}
-    return found
 
 
 def judge_of_elements(criterion: str | ElementCriterion) -> ElementCriterion:

@@ -105,14 +105,15 @@ def refine(
     done: list[Trial] = []
     seen: set[tuple[tuple[str, tuple[int, ...]], ...]] = set()
 
-    out_of_reach: list[BudgetError] = []
+    out_of_reach: dict[int, BudgetError] = {}  # by how much the table lets leave
 
     def attempt(name: str, policy: str, table: Table) -> Trial | None:
         begun = time.perf_counter()
         try:
             remove = POLICIES.get(policy)(table.scores, structure, table.request)
         except BudgetError as error:  # with whole branches further than without
-            out_of_reach.append(error)
+            if policy == "knapsack":  # no other takes whole branches
+                out_of_reach[len(table.scores)] = error
             return None
         key = tuple(sorted(remove.items()))
         if key in seen:
@@ -140,7 +141,7 @@ def refine(
             attempt("uniform", "uniform", candidate)
         best = min(done, key=lambda trial: trial.loss, default=None)
     if best is None and out_of_reach:
-        raise out_of_reach[-1]
+        raise out_of_reach[max(out_of_reach)]  # the smallest cost in reach of any table
     if table is None or best is None:
         raise InputError("refining needs a table of losses; give at least one")
     logs = {name: 0.0 for name in table.scores}

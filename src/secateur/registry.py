@@ -13,7 +13,7 @@
 
 File names map to plug-in names as follows: ``bn_scale.py`` is ``bn-scale``, ``global_.py`` is
 ``global``, and ``_anything.py`` is a helper and not a plug-in. One file registers one name.
-A user's own code may register further names with the same decorator.
+A user's own code may register further names with the same decorator, or lend one for a while.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import itertools
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
@@ -71,6 +73,22 @@ class Registry(Generic[T]):
             return plugin
 
         return remember
+
+    @contextmanager
+    def lent(self, name: str, make: Callable[[str], T]) -> Iterator[str]:
+        """A plug-in for as long as the block runs; gives the name under which it is known.
+
+        name: what it is called where that is free, otherwise with -2, -3, ... behind it. make: the
+        plug-in of the name that it gets.
+        """
+        taken = self.names()
+        numbered = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
+        free = next(one for one in numbered if _canonical(one) not in taken)
+        self._registered[_canonical(free)] = make(free)
+        try:
+            yield free
+        finally:
+            del self._registered[_canonical(free)]
 
     def get(self, name: str) -> T:
         """The plug-in called ``name``; its file is imported when it is first asked for.

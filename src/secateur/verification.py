@@ -107,9 +107,19 @@ def _distance(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
 
 
 def _apart(a: torch.Tensor, b: torch.Tensor) -> float:
-    """The largest difference; where the data decide the shapes, and these differ, the larger."""
-    return float((a - b).detach().abs().max()) if a.shape == b.shape else _size([a, b])
+    """The largest difference; where the data decide the shapes, and these differ, the larger.
+
+    Of truth values it is 1 where any differs.
+    """
+    if a.shape != b.shape:
+        return _size([a, b])
+    return float((_number(a) - _number(b)).detach().abs().max())
 
 
 def _size(tensors: list[torch.Tensor]) -> float:
-    return max((float(t.abs().max()) for t in tensors if t.numel()), default=0.0)
+    return max((float(_number(t).abs().max()) for t in tensors if t.numel()), default=0.0)
+
+
+def _number(tensor: torch.Tensor) -> torch.Tensor:
+    """Truth values have no difference, and that of small whole numbers wraps."""
+    return tensor if tensor.is_complex() else tensor.double()

@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.table import Column
 
+LINES, PAUSE = 10, 10.0  # of a stage in a log, and seconds after which there is one more
 STEPS = 10  # the last ones of a stage, which its remaining time is told from
 
 
@@ -55,6 +56,7 @@ class Talk:
         self._tasks: dict[str, TaskID] = {}
         self._paces: dict[str, Pace] = {}
         self._totals: dict[str, int | None] = {}
+        self._said: dict[str, tuple[int, float]] = {}  # tenths that a log has, and since when
         self.progress = Progress(
             TextColumn("{task.description:14}"),
             BarColumn(bar_width=12),
@@ -69,6 +71,7 @@ class Talk:
         """A stage starts."""
         self._paces[stage] = Pace(time.perf_counter())
         self._totals[stage] = total
+        self._said.pop(stage, None)
         if self._live:
             self._tasks[stage] = self.progress.add_task(stage, total=total, note="", left="")
 
@@ -81,8 +84,20 @@ class Talk:
         if self._live and stage in self._tasks:
             self.progress.update(self._tasks[stage], completed=done, note=note, left=rest)
             return
+        if total and not self._is_due(stage, done, total):
+            return
         place = f" {done}/{total}" if total else ""
         self.say(f"{stage}{place}: {note}{', ' if rest else ''}{rest}")
+
+    def _is_due(self, stage: str, done: int, total: int) -> bool:
+        """Whether a log wants this step: the first one, each tenth of the way, and what comes long
+        after the last line."""
+        tenth, now = LINES * done // total, time.perf_counter()
+        before, said = self._said.get(stage, (-1, now))
+        if tenth <= before and now - said < PAUSE:
+            return False
+        self._said[stage] = tenth, now
+        return True
 
     def end(self, stage: str, note: str, reused: bool = False) -> None:
         """The stage is done."""

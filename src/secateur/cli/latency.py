@@ -43,33 +43,24 @@ def latency(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """What each layer costs on a runtime of this machine, and the steps in it."""
+    from secateur.reports.latency import check_page
     from secateur.runtimes import RUNTIMES
 
     RUNTIMES.get(runtime)  # refuses an unknown one before a model is loaded
+    if output is not None:
+        check_page(output)
     subject = opened(model, shape, weights, model_args, data)
+    from secateur.job.timing import staged
     from secateur.predicting import latency as measure
     from secateur.structure.structure import trace
 
     dense = subject.model.eval()
     structure = trace(dense, subject.example_inputs)
-    with talking(as_json) as talk:
-        stages: list[str] = []
-
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in stages:
-                if stages:
-                    talk.end(stages[-1], "done")
-                stages.append(what)
-                talk.begin(what, total)
-            if done and (done == total or done % max(1, total // 10) == 0):
-                talk.tick(what, done, "measured" if "export" not in what else "exported")
-
+    with talking(as_json) as talk, staged(talk) as tell:
         found = measure(
             dense, structure, subject.example_inputs, runtime=runtime, batch=batch,
             threads=threads, precision=precision, launches=launches, folder=tables, tell=tell,
         )  # fmt: skip
-        if stages:
-            talk.end(stages[-1], "done")
     document = describe(found, model)
     if output is not None:
         from secateur.reports.latency import write_page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,8 @@ def runs(
         target = ", ".join(f"{k} {v}" for k, v in entry["target"].items())
         flops = "" if entry["flops"] is None else f"{entry['flops']:.1%}"
         metric = ", ".join(f"{k} {v:.4g}" for k, v in (entry["metric"] or {}).items())
+        if entry["error"]:
+            print(f"unreadable: {entry['error']}", file=sys.stderr)
         table.add_row(
             escape(entry["run"]), escape(entry["model"]), target, entry["state"], flops, metric
         )

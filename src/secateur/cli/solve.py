@@ -46,6 +46,7 @@ def solve(
     place = output or run / "plans"
     place.mkdir(parents=True, exist_ok=True)
     dense = solver.structure.cost({})
+    seconds = None if solver.latency is None else solver.latency.seconds({})
     weights = None
     if solver.turned:
         weights = str(place / "dense.safetensors")
@@ -55,7 +56,7 @@ def solve(
         name = "-".join(f"{k}-{v}" for k, v in point.budget.items()).replace("/", "_")
         path = place / f"{name}.json"
         point.plan.save(path)
-        rows.append({"plan": str(path), **told(point, dense)})
+        rows.append({"plan": str(path), **told(point, dense, seconds)})
     if as_json:
         answer({"scope": scope, "criterion": solver.recipe.pruning.criterion, "weights": weights,
                 "plans": rows})  # fmt: skip
@@ -83,10 +84,11 @@ def _print(rows: list[dict[str, Any]], criterion: str) -> None:
 
     table = Table()
     loss = "expected loss" if criterion == "obs" else f"{criterion} that leaves"
-    for head in ("FLOPs", "parameters", loss):
+    kinds = {"flops_share": "FLOPs", "params_share": "parameters", "latency_share": "latency"}
+    kinds = {key: head for key, head in kinds.items() if key in rows[0]}
+    for head in (*kinds.values(), loss):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("plan", overflow="fold")
     for row in rows:
-        shares = (f"{row['flops_share']:.1%}", f"{row['params_share']:.1%}")
-        table.add_row(*shares, f"{row['loss']:.4g}", row["plan"])
+        table.add_row(*(f"{row[key]:.1%}" for key in kinds), f"{row['loss']:.4g}", row["plan"])
     Console().print(table)

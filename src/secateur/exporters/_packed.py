@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.export import ExportedProgram
+from torch import fx
 
 import secateur.structure.packed  # noqa: F401  (registers the operation)
 
@@ -14,10 +14,10 @@ _NAMES = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN", "rnn_relu": "RNN"}
 _GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}
 
 
-def has_packed(program: ExportedProgram) -> bool:
-    """Whether a captured model runs a recurrent layer over packed sequences."""
+def has_packed(graph: fx.Graph) -> bool:
+    """Whether the graph of a captured model runs a recurrent layer over packed sequences."""
     packed = torch.ops.secateur.packed_recurrence.default
-    return any(node.target is packed for node in program.graph.nodes)
+    return any(node.target is packed for node in graph.nodes)
 
 
 def translations() -> dict[Any, Any]:

@@ -15,6 +15,7 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from secateur.errors import CaptureError, InputError
+from secateur.exporters._arrays import as_array
 from secateur.exporters._names import give_signature
 from secateur.structure.caches import known_caches
 from secateur.structure.capture import user_line
@@ -100,7 +101,7 @@ class Exportable:
 
     def outputs(self, arguments: Arguments) -> list[np.ndarray]:
         """Flat output tensors of the PyTorch model."""
-        return [leaf.numpy() for _, leaf in self.named_outputs(arguments)]
+        return [as_array(leaf) for _, leaf in self.named_outputs(arguments)]
 
     def named_outputs(self, arguments: Arguments) -> list[tuple[Any, torch.Tensor]]:
         """Output tensors of the PyTorch model with their paths in what forward returns."""

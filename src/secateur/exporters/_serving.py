@@ -10,11 +10,11 @@ from pathlib import Path
 
 from secateur.errors import InputError
 from secateur.exporters import suffix_of
-from secateur.exporters._check_file import check_path
 from secateur.exporters._result import TOLERANCE
 
 CHECKED = ("onnx", "onnx-int8", "openvino", "torch-export", "torchscript")
 SECONDS = 600  # for one file
+SUFFIX = ".check.safetensors"
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,16 @@ class Served:
         return not self.error
 
 
+def check_path(path: Path) -> Path:
+    """Where the check file of an export lies: ``model.onnx.check.safetensors``."""
+    return path.with_name(path.name + SUFFIX)
+
+
 def serve_check(folder: Path) -> list[Served]:
     """Load every export of a folder in a process of its own, run it, and compare.
 
-    Each export needs its check file, which ``secateur run`` and ``secateur export`` write beside
-    it. Errors: InputError for a folder without exports that could be checked.
+    Each export needs its check file, which is written beside it whenever it is exported.
+    Errors: InputError for a folder without exports that could be checked.
     """
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
 
 from secateur.errors import ExportError, InputError
-from secateur.exporters import exporter, writes
+from secateur.exporters import exporter, refuses, writes
 from secateur.exporters._files import staged, target
 from secateur.exporters._names import input_names, output_names
 from secateur.exporters._operators import operators_read_once
@@ -34,8 +35,23 @@ LARGEST_SINGLE_FILE = 2**31 - 2**24
 _TALKATIVE = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
+def refuse_model(model: nn.Module, graph: fx.Graph) -> None:
+    """Errors: InputError for a package that is not installed, weights in half precision, and
+    outputs in bfloat16."""
+    require_packages()
+    refuse_half_precision(model)
+    for answer in pytree.tree_leaves(graph.output_node().args):
+        value = answer.meta.get("val") if isinstance(answer, fx.Node) else None
+        if isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16:
+            raise InputError(
+                f"the output '{answer}' is torch.bfloat16, which the runtimes that check the file "
+                "cannot give to Python; return it as .float()"
+            )
+
+
 @exporter("onnx")
 @writes(".onnx")
+@refuses(refuse_model)
 def export_onnx(
     model: nn.Module,
     example_inputs: ExampleInputs,
@@ -57,8 +73,9 @@ def export_onnx(
     start = time.perf_counter()
     path = target(path, ".onnx")
     require_packages()
-    refuse_half_precision(model)
+    refuse_half_precision(model)  # before it is captured, which takes long
     exportable = captured(model, example_inputs, dynamic_batch)
+    refuse_model(model, exportable.program.graph)
     notes = exportable.notes(dynamic_batch)
     with staged(path) as partial:
         write_onnx(exportable, partial, notes, opset)
@@ -118,7 +135,7 @@ def _convert(exportable: Exportable, opset: int | None, notes: list[str]) -> Any
 def _converted(exportable: Exportable, program: ExportedProgram, opset: int | None) -> Any:
     names = input_names(exportable.model, exportable.arguments)
     outputs = exportable.named_outputs(exportable.arguments)
-    packed = has_packed(program)
+    packed = has_packed(program.graph)
     with _quiet(), torch.no_grad(), nullcontext() if packed else operators_read_once():
         return torch.onnx.export(
             program,

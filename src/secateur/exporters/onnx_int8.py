@@ -15,12 +15,17 @@ import numpy as np
 from torch import nn
 
 from secateur.errors import ExportError
-from secateur.exporters import exporter, writes
+from secateur.exporters import exporter, refuses, writes
 from secateur.exporters._files import staged, target
 from secateur.exporters._parity import parity
 from secateur.exporters._program import captured
 from secateur.exporters._result import ExportResult, difference
-from secateur.exporters.onnx import refuse_half_precision, require_packages, write_onnx
+from secateur.exporters.onnx import (
+    refuse_half_precision,
+    refuse_model,
+    require_packages,
+    write_onnx,
+)
 from secateur.runtimes.onnxruntime import session
 from secateur.structure.inputs import ExampleInputs
 
@@ -32,6 +37,7 @@ SEVEN = (
 
 @exporter("onnx-int8")
 @writes(".int8.onnx")
+@refuses(refuse_model)
 def export_int8(
     model: nn.Module,
     example_inputs: ExampleInputs,
@@ -53,6 +59,7 @@ def export_int8(
     require_packages()
     refuse_half_precision(model)
     exportable = captured(model, example_inputs, dynamic_batch)
+    refuse_model(model, exportable.program.graph)
     notes = exportable.notes(dynamic_batch)
     if calibration is None:
         notes.append(

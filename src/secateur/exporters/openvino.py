@@ -6,22 +6,35 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from types import ModuleType
 
-from torch import nn
+from torch import fx, nn
 
 from secateur.errors import ExportError, InputError
-from secateur.exporters import exporter, writes
+from secateur.exporters import exporter, refuses, writes
 from secateur.exporters._files import staged, target
 from secateur.exporters._parity import UNCHECKED, parity
 from secateur.exporters._program import captured
 from secateur.exporters._result import ExportResult
-from secateur.exporters.onnx import refuse_half_precision, require_packages, write_onnx
+from secateur.exporters.onnx import (
+    refuse_half_precision,
+    refuse_model,
+    require_packages,
+    write_onnx,
+)
 from secateur.runtimes.openvino import load_openvino
 from secateur.structure.inputs import ExampleInputs
 
 
+def refuse_for_openvino(model: nn.Module, graph: fx.Graph) -> None:
+    """Errors: InputError for a package that is not installed, and for weights in half precision."""
+    _package()
+    refuse_model(model, graph)
+
+
 @exporter("openvino")
 @writes(".xml")
+@refuses(refuse_for_openvino)
 def export_openvino(
     model: nn.Module,
     example_inputs: ExampleInputs,
@@ -39,15 +52,11 @@ def export_openvino(
     """
     start = time.perf_counter()
     path = target(path, ".xml")
-    try:
-        import openvino
-    except ImportError as error:
-        raise InputError(
-            f"OpenVINO cannot be imported ({error}); pip install secateur[openvino]"
-        ) from error
+    openvino = _package()
     require_packages()
     refuse_half_precision(model)
     exportable = captured(model, example_inputs, dynamic_batch)
+    refuse_model(model, exportable.program.graph)
     notes = exportable.notes(dynamic_batch)
     with tempfile.TemporaryDirectory() as place:
         between = Path(place) / "model.onnx"
@@ -71,6 +80,16 @@ def export_openvino(
         time.perf_counter() - start,
         tuple(notes),
     )
+
+
+def _package() -> ModuleType:
+    try:
+        import openvino
+    except ImportError as error:
+        raise InputError(
+            f"OpenVINO cannot be imported ({error}); pip install secateur[openvino]"
+        ) from error
+    return openvino
 
 
 def _last(error: BaseException) -> str:

@@ -6,19 +6,25 @@ import os
 import time
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from secateur.errors import ExportError, InputError
-from secateur.exporters import exporter, writes
+from secateur.exporters import exporter, refuses, writes
 from secateur.exporters._files import target
 from secateur.exporters._result import ExportResult
 from secateur.structure.inputs import ExampleInputs
-from secateur.surgery.encoding import read_sparse, write_sparse
+from secateur.surgery.encoding import read_sparse, write_sparse, zstandard_package
 from secateur.surgery.tensors import unique_tensors
+
+
+def refuse_without_package(model: nn.Module, graph: fx.Graph) -> None:
+    """Errors: InputError for the package that compresses, where it is not installed."""
+    zstandard_package()
 
 
 @exporter("sparse")
 @writes(".sparse")
+@refuses(refuse_without_package)
 def export_sparse(
     model: nn.Module, example_inputs: ExampleInputs, path: str | os.PathLike[str]
 ) -> ExportResult:

@@ -8,11 +8,12 @@ import warnings
 
 import numpy as np
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from secateur.errors import ExportError
-from secateur.exporters import exporter, writes
+from secateur.exporters import exporter, refuses, writes
+from secateur.exporters._arrays import as_array
 from secateur.exporters._files import staged, target
 from secateur.exporters._packed import has_packed
 from secateur.exporters._parity import UNCHECKED, parity
@@ -22,8 +23,18 @@ from secateur.structure.caches import known_caches
 from secateur.structure.inputs import ExampleInputs
 
 
+def refuse_packed(model: nn.Module, graph: fx.Graph) -> None:
+    """Errors: ExportError for a graph with recurrent layers over packed sequences."""
+    if has_packed(graph):
+        raise ExportError(
+            "a .pt2 file cannot hold recurrent layers over packed sequences, for which PyTorch "
+            "has no operation of known size; the exporters 'onnx', 'openvino' and 'torchscript' can"
+        )
+
+
 @exporter("torch-export")
 @writes(".pt2")
+@refuses(refuse_packed)
 def export_program(
     model: nn.Module,
     example_inputs: ExampleInputs,
@@ -41,11 +52,7 @@ def export_program(
     start = time.perf_counter()
     path = target(path, ".pt2")
     exportable = captured(model, example_inputs, dynamic_batch)
-    if has_packed(exportable.program):
-        raise ExportError(
-            "a .pt2 file cannot hold recurrent layers over packed sequences, for which PyTorch "
-            "has no operation of known size; the exporters 'onnx', 'openvino' and 'torchscript' can"
-        )
+    refuse_packed(model, exportable.program.graph)
     notes = exportable.notes(dynamic_batch)
     with staged(path) as partial, warnings.catch_warnings(), torch.no_grad(), known_caches():
         warnings.simplefilter("ignore")
@@ -55,7 +62,7 @@ def export_program(
 
         def run(arguments: Arguments) -> list[np.ndarray]:
             leaves = pytree.tree_leaves(again(*arguments[0], **arguments[1]))
-            return [leaf.numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
+            return [as_array(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
         checks = parity(exportable, run) if check else UNCHECKED
     return ExportResult(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +16,13 @@ from torch.utils import _pytree as pytree
 
 from secateur.errors import ExportError
 from secateur.exporters import exporter, writes
+from secateur.exporters._arrays import as_array
 from secateur.exporters._files import staged, target
+from secateur.exporters._fresh import sentence
 from secateur.exporters._parity import UNCHECKED, parity
 from secateur.exporters._program import Arguments, Exportable, captured
 from secateur.exporters._result import ExportResult
+from secateur.exporters._scripting import inline, scripted_graphs
 from secateur.structure.inputs import ExampleInputs
 
 
@@ -33,7 +39,9 @@ def export_torchscript(
 
     Inputs are given in the order of the example inputs, keywords after the others. The file
     returns a tensor where the model returns one, and else a flat tuple of tensors.
-    dynamic_batch: False keeps the size of the example inputs. check: False compares nothing.
+    dynamic_batch: False keeps the size of the example inputs. check: False compares nothing, and
+    takes it that a free batch stays free. Where tracing held the batch of the example as a number,
+    the file is written for that batch alone, and a note says so.
     Errors: CaptureError where torch.export cannot follow (it draws the inputs to check with);
     ExportError where the file computes something else or cannot be written; InputError otherwise.
     """
@@ -44,21 +52,15 @@ def export_torchscript(
     with staged(path) as partial, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # that TorchScript is old, and that it was traced
         try:
-            traced = torch.jit.trace(
-                _Flat(exportable), tuple(_flat(exportable.arguments)), check_trace=False
-            )
-            torch.jit.save(traced, partial)
-        except Exception as error:  # the tracer raises types of its own, and the user's
-            sentence = str(error).strip().partition("\n")[0]
-            raise ExportError(f"TorchScript cannot trace this model: {sentence}") from error
+            run = _written(exportable, partial)
+            checks = parity(exportable, run) if check else UNCHECKED
+        except ExportError as error:
+            if not exportable.dynamic:
+                raise
+            exportable = captured(model, example_inputs, False)
+            checks = parity(exportable, _written(exportable, partial))
+            notes.append(f"the batch size is fixed, because TorchScript holds it: {error}")
         size = partial.stat().st_size
-        again = torch.jit.load(partial)
-
-        def run(arguments: Arguments) -> list[np.ndarray]:
-            found = again(*_flat(arguments))
-            return [leaf.numpy() for leaf in pytree.tree_leaves(found)]
-
-        checks = parity(exportable, run) if check else UNCHECKED
     return ExportResult(
         "torchscript",
         path,
@@ -70,6 +72,31 @@ def export_torchscript(
         time.perf_counter() - start,
         tuple(notes),
     )
+
+
+def _written(exportable: Exportable, path: Path) -> Callable[[Arguments], list[np.ndarray]]:
+    """Trace into a file; returns what runs the file. Errors: ExportError."""
+    try:
+        with scripted_graphs(exportable.model) as (scripted, why):
+            if why and exportable.dynamic:  # a wrong size may crash the process, and is not tried
+                raise ExportError(f"a size that the graph reads would be held ({why})")
+            traced: Any = torch.jit.trace(
+                _Flat(exportable), tuple(_flat(exportable.arguments)), check_trace=False
+            )
+            if scripted:
+                inline(traced)
+            torch.jit.save(traced, path)
+        again = torch.jit.load(path)
+    except ExportError:
+        raise
+    except Exception as error:  # the tracer raises types of its own, and the user's
+        raise ExportError(f"TorchScript cannot trace this model: {sentence(error)}") from error
+
+    def run(arguments: Arguments) -> list[np.ndarray]:
+        found = again(*_flat(arguments))
+        return [as_array(leaf) for leaf in pytree.tree_leaves(found)]
+
+    return run
 
 
 def _flat(arguments: Arguments) -> list[torch.Tensor]:

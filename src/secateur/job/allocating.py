@@ -22,7 +22,7 @@ from secateur.job.tuning import tuned
 from secateur.job.work import Work
 from secateur.planning import StructureLike
 from secateur.policies import POLICIES, Request
-from secateur.quantities import Quantity
+from secateur.quantities import Quantity, format_seconds
 from secateur.refining import Table, Trial, Units, refine
 from secateur.repair.compensation import compensate
 from secateur.structure.groups import BRANCH
@@ -36,11 +36,15 @@ CHEAPER = 0.3  # about what convolutional nets lose, of what the scores say
 
 @dataclass(frozen=True)
 class Widths:
-    """What leaves; for reports every trial, with its loss on held-out inputs, and which it was."""
+    """What leaves; for reports every trial, with its loss on held-out inputs, and which it was.
+
+    notes: what the reader of a report should know, in words.
+    """
 
     remove: Units
     trials: tuple[dict[str, Any], ...] = ()
     taken: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def allocate(
@@ -64,12 +68,16 @@ def allocate(
     write_tensors(scores / f"prune-{step}.safetensors", dict(judged.scores))
     pruning = work.recipe.pruning
     costs = work.costs
-    judged, tune = _tuning(work, step, judged)
+    judged, tune, notes = _tuning(work, step, judged)
+    if not judged.request.budgets and notes:
+        gone = {name: tuple(units) for name, units in judged.request.removed.items()}
+        return Widths(gone, notes=notes)
     section = work.recipe.search
     trials = pruning.refine if pruning.scope == "knapsack" and pruning.compensate else 0
     trials = trials if section is None else max(2, section.trials)
     if trials < 2 or len(calibration) < 2:
-        return Widths(tune(Table("", judged.scores, judged.request), str(pruning.scope)))
+        remove = tune(Table("", judged.scores, judged.request), str(pruning.scope))
+        return Widths(remove, notes=notes)
     limits = judged.request.budgets
     seed = work.recipe.seed + step
     foreign = is_foreign(work.recipe)
@@ -115,13 +123,13 @@ def allocate(
         stage, f"best of {len(found.trials)}: loss {found.best.loss:.4g} ({found.best.name})"
     )
     best, trials = found.best, list(found.trials)
-    if work.latency is not None and best.table is not None:
+    if "latency" in judged.request.budgets and best.table is not None:
         remove = tune(best.table, best.policy)
         if remove != best.remove:  # the measured model wanted other widths than the prediction
             best = Trial("held to the target", remove, *measure(remove))
             trials.append(best)
     taken = next(n for n, trial in enumerate(trials) if trial is best)
-    return Widths(best.remove, tuple(_told(work, trials)), taken)
+    return Widths(best.remove, tuple(_told(work, trials)), taken, notes)
 
 
 def _cheaper(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -129,17 +137,27 @@ def _cheaper(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n: score * CHEAPER if n.startswith(BRANCH) else score for n, score in scores.items()}
 
 
-def _tuning(work: Work, step: int, judged: Judged) -> tuple[Judged, Callable[[Table, str], Units]]:
-    """The request with the limit of latency that measured models keep, and how a table becomes
-    widths that keep it. Without a target of latency the policy's answer is the end of it."""
+def _tuning(
+    work: Work, step: int, judged: Judged
+) -> tuple[Judged, Callable[[Table, str], Units], tuple[str, ...]]:
+    """The request with the limit of latency that measured models keep, how a table becomes widths
+    that keep it, and notes. Without a target of latency, or with one that the dense model meets,
+    the policy's answer is the end of it."""
+
+    def policy(table: Table, name: str) -> Units:
+        return POLICIES.get(name)(table.scores, work.structure, table.request)
+
     budget = judged.request.budgets.get("latency")
     if budget is None or work.latency is None or work.recipe.latency is None:
-        return judged, lambda table, name: POLICIES.get(name)(
-            table.scores, work.structure, table.request
-        )
+        return judged, policy, ()
     costs = work.costs
     measured = Measured(work, work.recipe.latency, work.folder / "scores" / f"latency-{step}.jsonl")
     share = share_of(budget, measured)
+    if share >= 1:
+        others = {kind: b for kind, b in judged.request.budgets.items() if kind != "latency"}
+        met = f"the target of latency {budget} is met already: the dense model takes "
+        note = f"{met}{format_seconds(measured.dense())}, so nothing leaves for its sake"
+        return replace(judged, request=replace(judged.request, budgets=others)), policy, (note,)
     limit: float | None = None
     stage = f"latency {step}"
     work.listener.begin(stage)
@@ -156,6 +174,7 @@ def _tuning(work: Work, step: int, judged: Judged) -> tuple[Judged, Callable[[Ta
             lambda number, at, ratio: work.listener.tick(
                 stage, number, f"{ratio:.3f}x measured, {at:.3f}x predicted, {share:.3g}x wanted"
             ),
+            wanted=str(budget) if step == work.recipe.pruning.steps else "",
         )  # fmt: skip
         return remove
 
@@ -167,7 +186,7 @@ def _tuning(work: Work, step: int, judged: Judged) -> tuple[Judged, Callable[[Ta
     assert limit is not None
     work.listener.end(stage, f"limit {limit:.3f}x of the predicted latency")
     budgets = {**request.budgets, "latency": Quantity(limit, "fraction")}
-    return replace(judged, request=replace(request, budgets=budgets)), tune
+    return replace(judged, request=replace(request, budgets=budgets)), tune, ()
 
 
 def _half_way(structure: StructureLike, request: Request) -> Request | None:

@@ -159,9 +159,9 @@ def _read(
     model: nn.Module, space: Mapping[str, Any]
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """Alternatives by parameter, and keys that are fixed."""
-    for name in space:
+    for name in _mapping(space, "the search space"):
         if name not in SECTIONS:
-            raise InputError(unknown("section of the search space", name, SECTIONS))
+            raise InputError(unknown("section of the search space", str(name), SECTIONS))
     found: dict[str, list[Any]] = {}
     fixed: dict[str, Any] = {}
     strategies: list[Any] = []
@@ -172,8 +172,7 @@ def _read(
                 f"prune.criteria is {entry['criteria']!r}; 'performance' is known, which is the "
                 "metric on eval_dataloader"
             )
-        parameters = entry.get("params") or {}
-        _refuse_others(parameters, "prune.params", (WAY,))
+        parameters = _part(entry, "params", "prune", (WAY,))
         strategies += _listed(parameters.get(WAY, DEFAULT))
     for name in strategies:
         if name not in STRATEGIES:
@@ -183,11 +182,13 @@ def _read(
         raise InputError("structure has several entries; give one, with all its op_types")
     for entry in structures:
         _refuse_others(entry, "structure", ("op_types", "sparsity"))
-        shares = _listed((entry.get("sparsity") or {}).get("target_sparsity", []))
+        part = _part(entry, "sparsity", "structure", ("target_sparsity",))
+        shares = _listed(part.get("target_sparsity", []))
         if shares:
             found[UNITS] = [1 - _share("target_sparsity", share) for share in shares]
         fixed |= _layers(model, _listed(entry.get("op_types") or ["default"]))
-    totals = _listed((space.get("sparsity") or {}).get("total_ratio", []))
+    part = _part(space, "sparsity", "the search space", ("total_ratio",))
+    totals = _listed(part.get("total_ratio", []))
     if totals:
         found[TOTAL] = [_share("total_ratio", share) for share in totals]
     if not found:
@@ -195,7 +196,12 @@ def _read(
             "the search space removes nothing; give sparsity.total_ratio, or structure with "
             "sparsity.target_sparsity"
         )
-    quantization = space.get("quantization") or {}
+    if totals and round(max(found[TOTAL]) + max(found.get(UNITS, [1.0])), 12) < 1:
+        raise InputError(
+            f"sparsity.total_ratio is at most {max(found[TOTAL]):g}, and structure asks for at "
+            f"least {1 - max(found[UNITS]):g} by itself; raise the one or lower the other"
+        )
+    quantization = _mapping(space.get("quantization") or {}, "quantization")
     if quantization:
         if dict(quantization) != {"bits": 8}:
             raise InputError(
@@ -204,6 +210,21 @@ def _read(
         fixed["export"] = ["onnx", "onnx-int8"]
     found[WAY] = list(dict.fromkeys(strategies)) or [DEFAULT]
     return found, fixed
+
+
+def _mapping(value: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{place} is {value!r}; expected a dictionary")
+    return value
+
+
+def _part(
+    entry: Mapping[str, Any], name: str, place: str, known: Sequence[str]
+) -> Mapping[str, Any]:
+    """A dictionary inside of another one, that may be left out."""
+    found = _mapping(entry.get(name) or {}, f"{name} of {place}")
+    _refuse_others(found, f"{name} of {place}", known)
+    return found
 
 
 def _entries(space: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.functional import interpolate
 from torch.utils import _pytree as pytree
 
-from secateur.config import NOISE, Recipe
+from secateur.config import NOISE, UNBUDGETED, Recipe
 from secateur.criteria import CRITERIA
 from secateur.errors import InputError
-from secateur.protocols import LABELLED, Subject
+from secateur.protocols import LABELLED, Data, Subject
+from secateur.repair.batch_norm import departure
 from secateur.sources.data import load_data
-from secateur.training.loading import Batch, batches
+from secateur.sources.data._checking import check_finite, named_splits
+from secateur.structure.inputs import as_arguments, batch_size, is_batched, samples_of
+from secateur.training.loading import Batch, batches, count_samples, order_of
 
 BATCH_SIZE, SAMPLES = 64, 1024  # of noise where a recipe has no data section
+FEW = 16  # samples; with fewer a repair makes many models worse
+LEAST = 2  # different samples, so that something is held out from a repair
+LOOKED_AT = 64  # samples that batch norms are compared on
+FAR = 1.0, 3.0  # standard deviations between means, factor between variances
 
 
 def calibration(recipe: Recipe, subject: Subject) -> list[Batch] | None:
     """A fixed draw of (inputs, targets): never validation, never test. None where there is none.
 
-    Errors: InputError for a criterion that needs labels where the samples are not the task's own.
+    Errors: InputError for a criterion that needs labels where the samples are not the task's own,
+    and for inputs that are NaN or infinite.
     """
     pruning = recipe.pruning
     if is_foreign(recipe):
@@ -36,9 +46,53 @@ def calibration(recipe: Recipe, subject: Subject) -> list[Batch] | None:
     if pruning.calibrate == NOISE:
         return _noise(recipe, subject)
     if pruning.calibrate:
-        other = load_data(pruning.calibrate, Path(recipe.folder), recipe.seed).train
-        return _drawn(recipe, other)
-    return None if subject.data is None else _drawn(recipe, subject.data.train)
+        return _drawn(recipe, load_data(pruning.calibrate, Path(recipe.folder), recipe.seed))
+    return None if subject.data is None else _drawn(recipe, subject.data)
+
+
+def can_repair(samples: Sequence[Batch] | None) -> bool:
+    """Whether there are different samples to learn from and to hold out. What is solved on one
+    alone answers that one, and is worse on all others than weights that were left as they are."""
+    return samples is not None and _count(samples) >= LEAST and not _alike(samples)
+
+
+def remarks(recipe: Recipe, model: nn.Module, samples: Sequence[Batch] | None) -> list[str]:
+    """What makes these samples poor ones to score and repair with, in sentences.
+
+    model: the dense one.
+    """
+    if samples is None:
+        return []
+    said, count = [], _count(samples)
+    section = recipe.pruning
+    if is_foreign(recipe):
+        said.append(
+            f"calibrated on {section.calibrate} instead of training samples; what is left will "
+            "answer worse than it could"
+        )
+    removes = bool(recipe.target.budgets()) or section.scope in UNBUDGETED
+    left = "" if can_repair(samples) or not removes else "; the removal is not made up for"
+    if count < FEW:
+        many = "1 sample" if count == 1 else f"{count} samples"
+        said.append(
+            f"calibrated on only {many}{left}, and what is left may answer much worse than it "
+            f"could; give {FEW} or more, better some hundred"
+        )
+    elif _alike(samples):
+        said.append(
+            f"calibrated on {count} samples that are all alike{left}, and what is left may answer "
+            "much worse than it could; give samples that differ"
+        )
+    first = _first(samples, LOOKED_AT)
+    apart = None if is_foreign(recipe) else departure(model, first)
+    if apart is not None and (apart[0] > FAR[0] or apart[1] > FAR[1]):
+        said.append(
+            f"the calibration samples are unlike what the dense model was trained on: the means "
+            f"that its batch norms see are {apart[0]:.2g} standard deviations from those that they "
+            f"hold, and the variances differ by a factor of {apart[1]:.2g}; check how the samples "
+            "are scaled, or the pruned model will answer these and not those of the task"
+        )
+    return said
 
 
 def is_foreign(recipe: Recipe) -> bool:
@@ -46,13 +100,44 @@ def is_foreign(recipe: Recipe) -> bool:
     return bool(recipe.pruning.calibrate)
 
 
-def _drawn(recipe: Recipe, dataset: Any) -> list[Batch]:
-    size, left = _sizes(recipe)
+def _drawn(recipe: Recipe, data: Data) -> list[Batch]:
+    size, count = _sizes(recipe)
+    order = order_of(count_samples(data.train), recipe.seed).tolist()
+    found: list[Batch] = []
+    with named_splits(data):
+        for inputs, targets in batches(data.train, size, seed=recipe.seed):
+            begin = size * len(found)
+            check_finite(f"{data.name}: train", inputs, order[begin : begin + size])
+            found.append((inputs, targets))
+            if size * len(found) >= count:
+                break
+    return found
+
+
+def _count(samples: Sequence[Batch]) -> int:
+    return sum(batch_size(as_arguments(inputs)) or 1 for inputs, _ in samples)
+
+
+def _alike(samples: Sequence[Batch]) -> bool:
+    """Whether every sample has the inputs of the first."""
+    kept: list[torch.Tensor] = []
+    for inputs, _ in samples:
+        leaves = [leaf for leaf in pytree.tree_leaves(inputs) if is_batched(leaf)]
+        kept = kept or [leaf[0] for leaf in leaves]
+        for leaf, first in zip(leaves, kept, strict=True):
+            if leaf.shape[1:] != first.shape or not bool((leaf == first).all()):
+                return False
+    return bool(kept)
+
+
+def _first(samples: Sequence[Batch], count: int) -> list[Batch]:
+    """So many samples at most, in batches."""
     found = []
-    for batch in batches(dataset, size, seed=recipe.seed):
-        found.append(batch)
-        left -= size
-        if left <= 0:
+    for inputs, targets in samples:
+        size = batch_size(as_arguments(inputs))
+        found.append((inputs if size is None else samples_of(inputs, 0, min(size, count)), targets))
+        count -= size or 1
+        if count <= 0:
             break
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ from secateur.errors import InputError
 from secateur.exporters import export
 from secateur.exporters._result import ExportResult
 from secateur.job import folders
+from secateur.job.calibrating import calibration
 from secateur.job.checking import aims, check_recipe
+from secateur.job.exporting import ranging
 from secateur.job.judgement import settled
 from secateur.job.listening import Listener, Silent
+from secateur.job.slower import without_folder
 from secateur.job.story import carry_out
 from secateur.job.strategy_search import check_search
 from secateur.job.subjects import with_inputs
@@ -28,7 +31,7 @@ from secateur.protocols import Data, Subject
 from secateur.reports.html import write_html
 from secateur.reports.notebook import snippet
 from secateur.reports.terminal import as_text
-from secateur.sources.data._checking import check_samples
+from secateur.sources.data._checking import check_samples, named_splits
 from secateur.sources.data._loading import datasets_of
 from secateur.structure.copying import copied
 from secateur.surgery.applying import refuse_nan
@@ -40,17 +43,21 @@ from secateur.training.losses import Loss
 class Result:
     """What ``compress`` returns; shows itself as the before/after table.
 
-    model: the pruned model. plan: what left. metrics: the document behind the report.
+    model: the pruned model. plan: what left. metrics: the document behind the report. slower: the
+    pruned model and its plan, where it was not faster and ``model`` is the dense one. calibration:
+    inputs of training samples that ranges of 8-bit exports are taken from, None without data.
     """
 
     model: nn.Module
     plan: PruningPlan
     metrics: Mapping[str, Any]
     example_inputs: Any
+    slower: Result | None = None
+    calibration: list[Any] | None = field(default=None, repr=False)
 
     @property
     def reached(self) -> bool:
-        """Whether the target and the largest drop hold."""
+        """Whether the target and the largest drop hold, and all exports of the recipe were made."""
         return bool(self.metrics["reached"])
 
     def report(self, path: str | Path) -> Path:
@@ -59,8 +66,11 @@ class Result:
         return Path(path)
 
     def export(self, name: str, path: str | Path) -> ExportResult:
-        """Export the pruned model, checked against PyTorch."""
-        return export(name, self.model, self.example_inputs, Path(path))
+        """Export the model, checked against PyTorch, with what ``serve-check`` reads beside it.
+
+        8-bit exports take their ranges from the calibration data that ``compress`` had.
+        """
+        return export(name, self.model, self.example_inputs, Path(path), self.calibration)
 
     def __str__(self) -> str:
         return as_text(dict(self.metrics))
@@ -106,6 +116,8 @@ def compress(
     squared error for floats without one.
     recipe: further keys of a recipe, e.g. ``{"pruning": {"round_to": 8}, "export": ["onnx"]}``.
     folder: where the run is kept; a temporary folder by default.
+    A model that was asked to be faster and is not is no result: ``Result.model`` is then the dense
+    one, and ``Result.slower`` what was pruned.
     Errors: InputError, BudgetError, CaptureError.
     """
     if not isinstance(model, nn.Module):
@@ -144,7 +156,8 @@ def compress(
         type(model).__name__, original, lambda: copied(original), example_inputs, data
     )
     subject = with_inputs(subject, data, checked.input)
-    checked = settled(checked, subject)
+    with named_splits(data):
+        checked = settled(checked, subject)
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(folder) if folder else Path(temporary) / "run"
         checked = checked.model_copy(update={"output": str(place)})
@@ -152,7 +165,17 @@ def compress(
         metrics = carry_out(checked, subject, made, listener or Silent())
         pruned = load(made / "model", subject.build).eval()
         plan = PruningPlan.load(made / "plan.json")
-    return Result(pruned, plan, metrics, subject.example_inputs)
+        if not folder:
+            metrics = {**metrics, "notes": without_folder(metrics.get("notes", ()))}
+        # What calibrates the trials of a search may hang on keys that are open in its recipe.
+        unknown = checked.search is not None and bool(checked.pruning.calibrate)
+        ranged = None if unknown else ranging(calibration(checked, subject))
+        result = Result(pruned, plan, metrics, subject.example_inputs, calibration=ranged)
+        if metrics.get("kept") != "dense":
+            return result
+        slower = load(made / "slower", subject.build).eval()
+        plan = PruningPlan.load(made / "slower" / "plan.json")
+        return replace(result, slower=replace(result, model=slower, plan=plan))
 
 
 def _data(train: Any, val: Any, test: Any, loss: Loss | None) -> Data | None:

@@ -72,7 +72,7 @@ def _front(structure: StructureLike, judged: Judged, scope: str) -> list[dict[st
         except BudgetError:
             break
         loss = sum(float(judged.scores[n][list(u)].double().sum()) for n, u in remove.items())
-        left = float(getattr(structure.cost(remove), kind)) / max(dense, 1.0)
+        left = float(getattr(structure.cost(remove), kind)) / (dense or 1.0)
         points.append({"left": left, "loss": loss})
         if time.perf_counter() - started > SECONDS:
             break

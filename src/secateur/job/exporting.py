@@ -8,14 +8,24 @@ from typing import Any
 from torch import nn
 
 from secateur.config import Recipe
-from secateur.exporters import EXPORTERS, export
-from secateur.exporters._check_file import write_arrays, write_check
-from secateur.exporters._serving import CHECKED
+from secateur.errors import ExportError, InputError
+from secateur.exporters import export, refuse
 from secateur.job.calibrating import calibration
 from secateur.protocols import Subject
-from secateur.runtimes.onnxruntime import session
+from secateur.structure.structure import Structure
+from secateur.training.loading import Batch
 
 BATCHES = 8  # of calibration data for the ranges of 8-bit activations
+RANGED = "onnx-int8"  # what takes ranges from calibration data
+
+
+def check_exports(recipe: Recipe, model: nn.Module, structure: Structure) -> None:
+    """Errors: InputError for exports that are known to fail, before anything is trained."""
+    for name in recipe.export:
+        try:
+            refuse(name, model, structure.captured.module.graph)
+        except (InputError, ExportError) as error:
+            raise InputError(f"the export {name!r} cannot be made: {error}") from error
 
 
 def exported(
@@ -25,20 +35,8 @@ def exported(
 
     8-bit exports take their ranges from the run's calibration samples. Errors: the exporter's.
     """
-    inputs = subject.example_inputs
-    if name == "onnx-int8":
-        samples = calibration(recipe, subject)
-        given = None if samples is None else [batch for batch, _ in samples[:BATCHES]]
-        write: Any = EXPORTERS.get(name)
-        found = write(model, inputs, target, calibration=given)
-    else:
-        found = export(name, model, inputs, target)
-    if name == "onnx-int8":  # 8 bits answer otherwise than the model: what was seen is expected
-        run = session(found.path)
-        feed = run.feed(inputs)
-        write_arrays(found.path, list(feed.values()), run.run(feed))
-    elif name in CHECKED:
-        write_check(found.path, model, inputs)
+    samples = calibration(recipe, subject) if name == RANGED else None
+    found = export(name, model, subject.example_inputs, target, ranging(samples))
     return {
         "name": name,
         "path": found.path.name,
@@ -48,3 +46,8 @@ def exported(
         "seconds": found.seconds,
         "warnings": list(found.warnings),
     }
+
+
+def ranging(samples: list[Batch] | None) -> list[Any] | None:
+    """Inputs of calibration samples that ranges are taken from."""
+    return None if samples is None else [batch for batch, _ in samples[:BATCHES]]

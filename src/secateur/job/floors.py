@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import nn
@@ -47,6 +48,20 @@ def missed_floors(found: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
+def not_finite(recipe: Recipe, document: dict[str, Any]) -> str:
+    """That the pruned model's metric is no finite number, in words; empty where it is one."""
+    found = [document[side]["metric"] for side in ("after", "before")]
+    values = [None if metric is None else float(metric[recipe.metric]) for metric in found]
+    if values[0] is None or math.isfinite(values[0]):
+        return ""
+    if values[1] is None or math.isfinite(values[1]):
+        return f"a finite {recipe.metric}, here {values[0]}"
+    return (
+        f"a finite {recipe.metric}, here {values[0]}, and {values[1]} before: look for samples "
+        "that are NaN or infinite in the split that it is measured on"
+    )
+
+
 def missed_targets(recipe: Recipe, document: dict[str, Any]) -> list[str]:
     """Which budgets do not hold, and whether the allowed drop does not, in words."""
     before, after = document["before"], document["after"]
@@ -56,6 +71,9 @@ def missed_targets(recipe: Recipe, document: dict[str, Any]) -> list[str]:
         if name != "latency" and after[name] > wanted.resolve(before[name]) * (1 + 1e-9)
     ]
     missed += missed_latency(recipe, document)
+    broken = not_finite(recipe, document)
+    if broken:
+        return [*missed, broken]
     if recipe.max_drop is None or before["metric"] is None:
         return missed
     name = recipe.metric

@@ -108,26 +108,40 @@ def environment(recipe: Recipe, command: str) -> dict[str, Any]:
 
 
 def list_runs(root: Path) -> list[dict[str, Any]]:
-    """Every run below a folder: path, model, state and headline numbers, newest first."""
+    """Every run below a folder: path, model, state and headline numbers, newest first.
+
+    A run whose files cannot be read has the state ``unreadable``, and the reason as its ``error``.
+    """
     found = []
     for recipe_file in sorted(root.glob("**/" + RECIPE)):
-        folder = recipe_file.parent
-        recipe = load_recipe(recipe_file)
-        metrics = read_json(folder / METRICS) if (folder / METRICS).is_file() else None
-        found.append(
-            {
-                "run": str(folder),
-                "model": recipe.model,
-                "target": recipe.target.model_dump(exclude_none=True),
-                "state": "done" if metrics else "unfinished",
-                "metric": _headline(metrics) if metrics else None,
-                "flops": metrics["after"]["flops"] / metrics["before"]["flops"]
-                if metrics
-                else None,
-                "changed": recipe_file.stat().st_mtime,
-            }
-        )
+        entry: dict[str, Any] = {
+            "run": str(recipe_file.parent), "model": "", "target": {}, "state": "unreadable",
+            "metric": None, "flops": None, "error": "", "changed": recipe_file.stat().st_mtime,
+        }  # fmt: skip
+        try:
+            entry |= _listed(recipe_file)
+        except (InputError, OSError) as error:
+            entry["error"] = str(error)
+        found.append(entry)
     return sorted(found, key=lambda entry: -entry["changed"])
+
+
+def _listed(recipe_file: Path) -> dict[str, Any]:
+    """What ``list_runs`` says of a run. Errors: InputError for files that are not a run's."""
+    recipe, path = load_recipe(recipe_file), recipe_file.parent / METRICS
+    metrics = read_json(path) if path.is_file() else None
+    entry = {
+        "model": recipe.model,
+        "target": recipe.target.model_dump(exclude_none=True),
+        "state": "unfinished",
+    }
+    if metrics is None:
+        return entry
+    try:
+        share = metrics["after"]["flops"] / max(metrics["before"]["flops"], 1)
+        return {**entry, "state": "done", "metric": _headline(metrics), "flops": share}
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path} is not the metrics of a run; run its recipe again") from error
 
 
 def read_json(path: Path) -> Any:

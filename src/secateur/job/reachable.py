@@ -1,4 +1,4 @@
-"""Whether the target can be reached at all, asked before the dense model is trained."""
+"""Whether the target can be reached at all, asked before anything is trained or scored."""
 
 from __future__ import annotations
 

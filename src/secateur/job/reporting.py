@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur.exporters import suffix_of
+from secateur.errors import CaptureError, ExportError, InputError
 from secateur.job import folders
-from secateur.job.exporting import exported
-from secateur.job.floors import measured_floors, missed_floors, missed_targets
+from secateur.job.floors import measured_floors, missed_floors, missed_targets, not_finite
 from secateur.job.listening import plain
 from secateur.job.measuring import measured, paired_latency
 from secateur.job.quiet import quiet
+from secateur.job.run_exports import all_exports, told
 from secateur.job.slower import KEPT, alternative, keep_dense, not_faster
 from secateur.job.work import Work
 from secateur.metrics import evaluate, get_metric
@@ -51,7 +51,7 @@ def write_results(work: Work) -> dict[str, Any]:
     assert plan is not None
     plan.save(work.folder / "plan.json")
     save(pruned, work.folder / "model")
-    exports = _exports(work, pruned)
+    exports, failed = all_exports(work, pruned)
     before, after = _evaluated(work, work.dense, "dense"), _evaluated(work, pruned, "pruned")
     inputs = work.subject.example_inputs
     uncounted = []
@@ -61,7 +61,7 @@ def write_results(work: Work) -> dict[str, Any]:
             found, missing = measured(model, inputs, _training_batch(work), loss)
             side.update(found)
             uncounted += missing
-        latency = paired_latency(work.recipe.latency, work.dense, pruned, inputs, exports)
+        latency, untimed = _timed(work, pruned, exports)
     before["latency"], after["latency"] = latency["before"], latency["after"]
     document = {
         "schema": "secateur.metrics/1",
@@ -76,6 +76,7 @@ def write_results(work: Work) -> dict[str, Any]:
             e["name"]: {"max_abs": e["max_abs"], "relative": e["relative"]}
             for e in exports["pruned"]
         },
+        "failed_exports": failed,
         "surgery": origin_of(pruned).kind,
         "uncounted": sorted(set(uncounted)),
     }
@@ -88,11 +89,19 @@ def write_results(work: Work) -> dict[str, Any]:
     if not_faster(work.recipe, latency["speedup"]):
         keep_dense(work, pruned)
         document["kept"] = "dense"
-        document["deployment"], said = alternative(work, pruned)
+        document["deployment"], said = _alternative(work, pruned)
         document["notes"] += [KEPT, said]
     document["floors"] = measured_floors(work, pruned)
+    document["notes"] += [told(one) for one in failed] + untimed
     document["missed"] = missed_targets(work.recipe, document) + missed_floors(document["floors"])
+    lacking = [one["name"] for one in failed if one["model"] == document["kept"]]
+    document["missed"] += [f"the export {name!r}, which could not be made" for name in lacking]
+    if untimed and work.recipe.target.latency is not None:
+        document["missed"].append("a latency that could be measured")
     document["reached"] = not document["missed"]
+    broken = not_finite(work.recipe, document)
+    if broken:
+        document["notes"].append(f"the target is not reached: it takes {broken}")
     if work.journal.done("measure") is None:
         work.journal.append("measure", started, {"kind": "measure", "exports": exports})
     document["timeline"] = _timeline(work)
@@ -104,21 +113,25 @@ def write_results(work: Work) -> dict[str, Any]:
     return plain(document)
 
 
-def _exports(work: Work, pruned: nn.Module) -> dict[str, list[dict[str, Any]]]:
-    """Both models in every wanted format, below ``exports/``."""
-    result: dict[str, list[dict[str, Any]]] = {"dense": [], "pruned": []}
-    for name in work.recipe.export:
-        for side, model in (("dense", work.dense), ("pruned", pruned)):
-            if name == "safetensors" and side == "dense":
-                continue  # the run folder holds dense.safetensors
-            work.listener.tick("measure", 0, f"exporting {side} to {name}")
-            stem = "model" if side == "pruned" else "dense"
-            target = work.folder / "exports" / f"{stem}{suffix_of(name)}"
-            target.parent.mkdir(exist_ok=True)
-            found = exported(name, model, target, work.recipe, work.subject)
-            result[side].append({**found, "path": f"exports/{found['path']}"})
-    return {side: [{**e, "file": str(work.folder / e["path"])} for e in entries]
-            for side, entries in result.items()}  # fmt: skip
+def _timed(
+    work: Work, pruned: nn.Module, exports: dict[str, list[dict[str, Any]]]
+) -> tuple[dict[str, Any], list[str]]:
+    """Both models timed in turn; where the runtime's file cannot be made, nothing, and why."""
+    inputs = work.subject.example_inputs
+    try:
+        return paired_latency(work.recipe.latency, work.dense, pruned, inputs, exports), []
+    except (CaptureError, ExportError, InputError) as error:
+        note = f"latency was not measured, because the models could not be timed: {error}"
+        work.listener.say(note)
+        return {"before": None, "after": None, "speedup": None}, [note]
+
+
+def _alternative(work: Work, pruned: nn.Module) -> tuple[dict[str, Any] | None, str]:
+    """Ways to deploy, and the fastest in words; where none can be written, why."""
+    try:
+        return alternative(work, pruned)
+    except (CaptureError, ExportError, InputError) as error:
+        return None, f"other ways to deploy were not tried: {error}"
 
 
 def _evaluated(work: Work, model: nn.Module, side: str) -> dict[str, Any]:
@@ -178,7 +191,9 @@ def _described(work: Work) -> dict[str, Any]:
                 "params": [int(torch.Size(shape).numel()), int(torch.Size(new).numel())],
             }
         )
-    prunings = [e for e in work.journal.events() if e.get("kind") == "prune"]
+    events = list(work.journal.events())
+    prunings = [event for event in events if event.get("kind") == "prune"]
+    remarks = [text for event in events for text in event.get("remarks", ())]
     return {
         "created": environment["created"],
         "command": environment["command"],
@@ -189,7 +204,7 @@ def _described(work: Work) -> dict[str, Any]:
         "target": recipe.target.model_dump(exclude_none=True),
         "verification": prunings[-1]["verification"],
         "verifications": [e["verification"] for e in prunings],
-        "notes": [*structure.notes, *prunings[-1]["notes"]],
+        "notes": [*structure.notes, *remarks, *prunings[-1]["notes"]],
         "choice": {
             "criterion": recipe.pruning.criterion,
             "scope": recipe.pruning.scope,
@@ -229,7 +244,7 @@ def _left(work: Work, plan: PruningPlan) -> float | None:
     if kind is None:
         return None
     dense, cost = work.costs.cost({}), work.costs.cost(plan.remove)
-    return float(getattr(cost, kind)) / max(float(getattr(dense, kind)), 1.0)
+    return float(getattr(cost, kind)) / (float(getattr(dense, kind)) or 1.0)
 
 
 def _timeline(work: Work) -> list[dict[str, Any]]:

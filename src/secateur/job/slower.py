@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -11,6 +12,7 @@ from secateur.config import Recipe
 from secateur.job import folders
 from secateur.job.advising import ways_to_deploy
 from secateur.job.work import Work
+from secateur.measure.latency import is_gain
 from secateur.planning import describe
 from secateur.quantities import format_seconds, parse_quantity
 from secateur.surgery.applying import apply
@@ -22,6 +24,13 @@ KEPT = (
     "the pruned model is not faster, so model/ and exports/ hold the dense one; the pruned model "
     "is in slower/"
 )
+TRIED = "advice.json has all that were tried"
+# What a caller has in hand where no folder is kept.
+IN_HAND = {
+    KEPT: "the pruned model is not faster, so result.model is the dense one; the pruned model is "
+    "result.slower.model, and result.slower.export writes it",
+    TRIED: "result.metrics['deployment'] has all that were tried",
+}
 
 
 def keep_dense(work: Work, pruned: nn.Module) -> None:
@@ -36,8 +45,8 @@ def keep_dense(work: Work, pruned: nn.Module) -> None:
     exports = work.folder / "exports"
     for file in sorted(exports.glob("model.*")) if exports.is_dir() else ():
         beside = file.with_name("dense" + file.name.removeprefix("model"))
-        if beside.is_file():
-            shutil.move(file, place / file.name)
+        shutil.move(file, place / file.name)
+        if beside.is_file():  # it may not have been written
             shutil.copyfile(beside, file)
     if (exports / "model").is_dir():  # of the exporter safetensors
         shutil.move(exports / "model", place / "model")
@@ -50,10 +59,19 @@ def alternative(work: Work, pruned: nn.Module) -> tuple[dict[str, Any], str]:
         work.recipe, work.subject, work.dense, pruned, work.listener, SAMPLES, SECONDS
     )
     folders.write_json(work.folder / "advice.json", document)
-    if document["speedup"][1] <= 1:
-        return document, "no faster way to deploy was found on this machine; see advice.json"
-    found = f"the best alternative found: {document['sentence']}"
-    return document, f"{found} advice.json has all that were tried"
+    if not is_gain(*document["speedup"][:2]):
+        return document, f"no faster way to deploy was found on this machine; {TRIED}"
+    return document, f"the best alternative found: {document['sentence']} {TRIED}"
+
+
+def without_folder(notes: Sequence[str]) -> list[str]:
+    """Notes of a run whose folder is not kept, so that they name what the caller has."""
+    found = []
+    for note in notes:
+        for there, here in IN_HAND.items():
+            note = note.replace(there, here)
+        found.append(note)
+    return found
 
 
 def missed_latency(recipe: Recipe, document: dict[str, Any]) -> list[str]:
@@ -68,7 +86,7 @@ def missed_latency(recipe: Recipe, document: dict[str, Any]) -> list[str]:
     missed = []
     if recipe.target.latency is not None:
         wanted = parse_quantity(recipe.target.latency, "latency")
-        ratio = 1 / speedup["median"]
+        ratio = 1.0 if speedup.get("same") else 1 / speedup["median"]
         found = after["median"] if wanted.unit == "seconds" else ratio
         if found > wanted.value:
             shown = format_seconds(found) if wanted.unit == "seconds" else f"{found:.3f}x"
@@ -86,12 +104,14 @@ def not_faster(recipe: Recipe, speedup: dict[str, float] | None) -> bool:
     """Whether speed was asked for and not gained outside of noise.
 
     PyTorch without an export says little of where a model will be served: there it is told, and
-    nothing more.
+    nothing more. Where nothing left, for the target was met already, there was nothing to gain.
     """
     asked = recipe.target.flops is not None or recipe.target.latency is not None
     exported = recipe.latency is not None and recipe.latency.runtime != "eager"
     served = exported or recipe.target.latency is not None
-    return asked and served and speedup is not None and speedup["low"] <= 1
+    if speedup is None or speedup.get("same"):
+        return False
+    return asked and served and not is_gain(speedup["median"], speedup["low"])
 
 
 def reason(document: dict[str, Any]) -> str:
@@ -104,10 +124,11 @@ def reason(document: dict[str, Any]) -> str:
         if layer["after"] != layer["before"] and any(size % 4 for size in layer["after"])
     ]
     if odd and document["recipe"]["pruning"]["round_to"] % 4:
+        several = f"{len(odd)} layers, '{odd[0]}' among them, have widths that are"
+        which = several if len(odd) > 1 else f"layer '{odd[0]}' has a width that is"
         return (
-            f"the widths: {len(odd)} layers, {odd[0]} among them, have widths that are no "
-            "multiple of 4 and leave the runtime's fast path; a target of latency, or "
-            "pruning.round_to=8, keeps to it"
+            f"the widths: {which} no multiple of 4, off the runtime's fast path; a target of "
+            "latency, or pruning.round_to=8, keeps to it"
         )
     if before["latency"]["median"] < OVERHEAD:
         return (

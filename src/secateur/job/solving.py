@@ -19,6 +19,7 @@ from secateur.job.timing import known_latency
 from secateur.planning import PruningPlan, StructureLike, describe
 from secateur.policies import POLICIES
 from secateur.predicting import Latency
+from secateur.quantities import parse_quantity
 from secateur.requesting import Amount, request_for
 from secateur.structure.structure import Structure, trace
 from secateur.surgery.embedding import with_tensors
@@ -31,13 +32,17 @@ SMALLEST = 0.02  # share of the cost at which a front ends, if the floors reach 
 
 @dataclass(frozen=True)
 class Point:
-    """A plan for one budget, what it costs, and the scores that leave with it, added up."""
+    """A plan for one budget, what it costs, and the scores that leave with it, added up.
+
+    latency: predicted seconds, where the run knows them.
+    """
 
     budget: Mapping[str, str]
     plan: PruningPlan
     flops: int
     params: int
     loss: float
+    latency: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +80,15 @@ class Solver:
             if pruning.round_to == 1:
                 request = replace(request, grains=self.latency.grains(self.structure))
         remove = POLICIES.get(scope)(self.scores, costs, request)
-        told = {kind: str(amount) for kind, amount in request.budgets.items()}
+        told = {
+            kind: str(parse_quantity(budget[kind], kind))  # type: ignore[arg-type]
+            for kind in request.budgets
+        }
         why = {"criterion": pruning.criterion, "scope": scope, "budget": told}
         cost = self.structure.cost(remove)
         plan = describe(self.structure, remove, self.recipe.model, why)
-        return Point(told, plan, cost.flops, cost.params, self.loss(remove))
+        seconds = None if self.latency is None else self.latency.seconds(remove)
+        return Point(told, plan, cost.flops, cost.params, self.loss(remove), seconds)
 
     def loss(self, remove: Mapping[str, tuple[int, ...]]) -> float:
         """The scores that leave, added up: with the criterion ``obs`` the loss to expect."""
@@ -136,13 +145,17 @@ def open_solver(folder: Path, step: int = 1) -> Solver:
     return Solver(recipe, structure, model, scores, turned=True, latency=latency)
 
 
-def told(point: Point, dense: Any) -> dict[str, Any]:
-    """A point as JSON."""
+def told(point: Point, dense: Any, seconds: float | None = None) -> dict[str, Any]:
+    """A point as JSON. seconds: of the dense model, as predicted, where the run knows them."""
+    timed = {}
+    if point.latency is not None and seconds:
+        timed = {"latency": point.latency, "latency_share": point.latency / seconds}
     return {
         "budget": dict(point.budget),
         "flops": point.flops,
         "params": point.params,
         "flops_share": point.flops / max(dense.flops, 1),
         "params_share": point.params / max(dense.params, 1),
+        **timed,
         "loss": point.loss,
     }

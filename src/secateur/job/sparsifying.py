@@ -17,13 +17,12 @@ from secateur.job.clock import Clock
 from secateur.job.validating import described, validated
 from secateur.job.work import Work
 from secateur.masking.storing import apply_masks, load_masks, save_masks, sliced_masks
-from secateur.masks import cuttable, divided, element_masks, judge_of_elements
+from secateur.masks import divided, element_masks, judge_of_elements
 from secateur.measure.sizes import count_params
 from secateur.protocols import LABELLED
 from secateur.repair.batch_norm import recalibrate
-from secateur.repair.readers import readers
 from secateur.repair.sparse import Pattern
-from secateur.repair.sparsifying import sparsify
+from secateur.repair.sparsifying import cuttable, sparsify
 from secateur.repair.streaming import fitting
 from secateur.sections.sparsity import BLOCKS
 from secateur.structure.structure import Structure, trace
@@ -35,6 +34,7 @@ from secateur.training.masks import zero_masks
 STAGE, MASKS = "sparsify", "masks.safetensors"
 DENSE_MASKS = "dense-masks.safetensors"  # of a dense training that zeroed single weights
 KEPT, NO_BREAK = "kept by the recipe", "no natural break in the scores, nothing leaves; "
+MET = "sparsity.total is met by what has left, nothing becomes zero; "
 
 
 def name_of(section: SparsitySection, number: int) -> str:
@@ -47,6 +47,7 @@ def sparsified(work: Work, number: int = 1) -> dict[str, Any]:
 
     number: of the round; of r zeros in T rounds 1 - (1 - r)^(number / T) are asked for, so that
     each takes the same share of what is left. What left in earlier rounds stays away.
+    Where whole units took as much as ``total`` asks for, nothing becomes zero.
     Errors: InputError without calibration samples where they are needed, for names of no layer,
     and for a total that layers which may be cut cannot give.
     """
@@ -59,11 +60,13 @@ def sparsified(work: Work, number: int = 1) -> dict[str, Any]:
     samples = calibration(recipe, work.subject)
     structure = trace(model, work.subject.example_inputs, part=recipe.part)
     place = _place(work, stage)
-    if section.criterion:
+    masks, zeros, whole = {}, {}, {}
+    met = _is_met(work, section, model)
+    if section.criterion and not met:
         masks, whole = _by_criterion(work, section, number, model, structure, samples)
         zeros = {name: float((~mask).double().mean()) for name, mask in masks.items()}
-    else:
-        masks, (zeros, whole) = {}, _by_method(work, section, model, structure, samples)
+    elif not met:
+        zeros, whole = _by_method(work, section, model, structure, samples)
     if recipe.pruning.recalibrate and samples is not None and not is_foreign(recipe):
         recalibrate(model, samples)
     clock.lap(STAGE)
@@ -73,15 +76,22 @@ def sparsified(work: Work, number: int = 1) -> dict[str, Any]:
     metric = validated(recipe, work.subject, model)
     total = sum(int((p == 0).sum()) for p in model.parameters())
     share = total / max(count_params(model), 1)
-    broken = "" if not section.natural_break or any(zeros.values()) else NO_BREAK
+    unbroken = section.natural_break and not any(zeros.values())
+    nothing = MET if met else NO_BREAK if unbroken else ""
     return {
-        "note": f"{broken}{share:.1%} of the parameters zero, {described(recipe, metric)}",
+        "note": f"{nothing}{share:.1%} of the parameters zero, {described(recipe, metric)}",
         "validation": metric,
         "zeros": zeros,
         "whole": whole,
         "pattern": section.pattern,
         "method": section.method or section.criterion,
     }
+
+
+def _is_met(work: Work, section: SparsitySection, model: nn.Module) -> bool:
+    """Whether as many parameters as ``total`` asks for have left with whole units."""
+    left = 1 - count_params(model) / count_params(work.dense)
+    return section.total is not None and left >= section.total
 
 
 def _by_method(
@@ -94,7 +104,7 @@ def _by_method(
     """Layer after layer; shares of zeros of what was cut, and why the others were not."""
     if samples is None:
         raise InputError("'sparsity' needs calibration samples; give data, or pruning.calibrate")
-    weights = {reader.weight for reader in readers(structure)}
+    weights = set(cuttable(structure))
     leave = _left_whole(section, weights)
     pattern = pattern_of(section, model, weights - leave, count_params(work.dense))
     given = fitting(model, structure, [batch for batch, _ in samples])
@@ -106,6 +116,9 @@ def _by_method(
                 own.copy_(found.compensation.tensors[canonical])
     whole = {**dict.fromkeys(sorted(leave), KEPT), **found.whole}
     zeros = {name: share for name, share in found.zeros.items() if name not in whole}
+    if not zeros:
+        why = next(iter(whole.values()), "no linear layer and no convolution was found")
+        raise InputError(f"no weight of the model can be cut: {why}")
     return zeros, whole
 
 
@@ -176,11 +189,6 @@ def _staying(total: float, model: nn.Module, weights: set[str], dense: int) -> f
             f"sparsity.total of {total} leaves {(1 - total) * dense:.0f} "
             f"parameters, and {rest} of {rest + cut} are not in layers that may be cut; ask for "
             "less"
-        )
-    if stays >= cut:
-        raise InputError(
-            f"sparsity.total of {total} is less than what has left already: "
-            f"{1 - (cut + rest) / dense:.1%} of the parameters; ask for more, or leave it out"
         )
     return stays / cut
 

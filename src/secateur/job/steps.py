@@ -12,7 +12,7 @@ from secateur.choosing import Judged, count_classes, judge_next
 from secateur.config import Recipe
 from secateur.cutting import joined_cut
 from secateur.job.allocating import allocate
-from secateur.job.calibrating import calibration, is_foreign
+from secateur.job.calibrating import calibration, can_repair, is_foreign, remarks
 from secateur.job.clock import Clock
 from secateur.job.evidence import evidence
 from secateur.job.turning import turned
@@ -47,16 +47,14 @@ def prune(work: Work, step: int) -> dict[str, Any]:
         tensors = unscaled(pruned, structure, origin_of(pruned).scales)
         dense = with_tensors(copied(dense), structure, embed(structure, removed, tensors))
     samples = calibration(recipe, work.subject)
-    foreign = is_foreign(recipe)
+    foreign, repairs = is_foreign(recipe), can_repair(samples)
+    said = remarks(recipe, dense, samples) if before is None else []
+    for remark in said:
+        work.listener.say(remark)
     notes = []
-    if foreign:
-        notes.append(
-            f"calibrated on {pruning.calibrate} instead of training samples; what is left will "
-            "answer worse than it could"
-        )
     given: list[Any] = []
     classes = None
-    if pruning.compensate and samples is not None:
+    if pruning.compensate and samples is not None and repairs:
         given = fitting(dense, structure, [batch for batch, _ in samples])
         classes = None if structure.part else count_classes(dense, samples[0])
     told: list[dict[str, Any]] = []
@@ -95,6 +93,7 @@ def prune(work: Work, step: int) -> dict[str, Any]:
         judging=clock.laps["score"],
     )  # fmt: skip
     remove = widths.remove
+    notes += widths.notes
     if pruning.scope == "natural-break":
         notes += no_break(judged.scores, remove)
     clock.lap("allocate")
@@ -121,7 +120,7 @@ def prune(work: Work, step: int) -> dict[str, Any]:
     notes += origin_of(result).notes
     for note in notes:
         work.listener.say(note)
-    if pruning.recalibrate and samples is not None and not foreign:
+    if pruning.recalibrate and samples is not None and repairs and not foreign:
         recalibrate(result, samples)
     clock.lap("recalibrate")
     save(result.eval(), work.folder / "steps" / stage.replace(" ", "-"))
@@ -147,6 +146,7 @@ def prune(work: Work, step: int) -> dict[str, Any]:
         **evidence(work.costs, judged, pruning.scope, remove, solved),
         "surgery": origin_of(result).kind,
         "notes": notes,
+        "remarks": said,
     }
 
 
@@ -164,7 +164,14 @@ def no_break(scores: Mapping[str, Any], remove: Removal) -> list[str]:
 def keep(work: Work, remove: Removal | None = None) -> dict[str, Any]:
     """Without a target: nothing leaves, or what the dense training chose and left at zero."""
     chosen = {name: tuple(units) for name, units in (remove or {}).items()}
-    return _given(work, "prune 1", work.dense, chosen)
+    found = _given(work, "prune 1", work.dense, chosen)
+    if work.recipe.sparsity is None:
+        return found
+    samples = calibration(work.recipe, work.subject)  # which single weights are cut with
+    said = remarks(work.recipe, work.dense, samples)
+    for remark in said:
+        work.listener.say(remark)
+    return {**found, "remarks": said}
 
 
 def cut(work: Work, stage: str, remove: Removal) -> dict[str, Any]:

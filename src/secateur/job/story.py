@@ -14,6 +14,7 @@ from secateur.job.strategy_search import check_search, search_strategies
 from secateur.job.subjects import load_subject
 from secateur.job.working import work_on
 from secateur.protocols import Subject
+from secateur.sources.data._checking import named_splits
 
 
 def run(recipe: Recipe, listener: Listener | None = None, command: str = "") -> dict[str, Any]:
@@ -22,7 +23,8 @@ def run(recipe: Recipe, listener: Listener | None = None, command: str = "") -> 
     check_recipe(recipe)
     check_search(recipe)
     subject = load_subject(recipe)
-    recipe = settled(recipe, subject)
+    with named_splits(subject.data):
+        recipe = settled(recipe, subject)
     folder = folders.new_folder(recipe, command)
     listener.folder(str(folder))
     return carry_out(recipe, subject, folder, listener)
@@ -42,6 +44,7 @@ def resume(folder: str | Path, listener: Listener | None = None) -> dict[str, An
 
 def carry_out(recipe: Recipe, subject: Subject, folder: Path, listener: Listener) -> dict[str, Any]:
     """What is left to do of a run; returns the metrics document."""
-    if recipe.search is not None and recipe.search.space:
-        return search_strategies(recipe, subject, folder, listener)
-    return work_on(recipe, subject, folder, listener)
+    with named_splits(subject.data):
+        if recipe.search is not None and recipe.search.space:
+            return search_strategies(recipe, subject, folder, listener)
+        return work_on(recipe, subject, folder, listener)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from secateur.errors import InputError
 from secateur.job.compressing import Result, compress
 from secateur.job.listening import Listener
 from secateur.job.strategy_space import read_space
-from secateur.metrics import METRICS, add_metric
+from secateur.metrics import lent_metric
 from secateur.searching import ALGORITHMS, Maker, Point, Problem
 from secateur.searching._evaluation import Here
 from secateur.searching._front import hypervolume
@@ -84,39 +86,43 @@ def search(
     ``higher_is_better = False`` turns that round); several give a front. constraints: ``"flops <=
     0.5x"``, ``"drop <= 1pt"``. algorithm: a name, or a function (problem, seed, trials) that makes
     one. budget: trials at most; minutes: of all together; timeout: seconds of one.
-    evaluate: in place of a model, a function of a point ({parameter: value}) to be made small, or
-    one value for each objective of which ``objective`` gives the names; the space may then hold
-    any names.
+    evaluate: in place of a model, a function of a point ({parameter: value}, without those whose
+    ``when`` does not hold) to be made small, or one value for each objective of which ``objective``
+    gives the names; the space may then hold any names.
     Data, target, epochs, metric, loss, recipe and folder as in ``compress``.
     Errors: InputError, BudgetError where no trial keeps the constraints, CaptureError.
     """
+    _check_limits(budget, minutes, timeout)
     if not space:
         raise InputError(
             "search needs a space, {name: values}; to search widths alone use compress"
         )
     goals = [objective] if isinstance(objective, str) or callable(objective) else list(objective)
-    name = algorithm if isinstance(algorithm, str) else _registered(algorithm)
-    if evaluate is not None:
-        if model is not None or constraints:
-            raise InputError("evaluate takes the place of a model and its constraints; give one")
-        count = max(1, len(goals))
-        return _searched(space, evaluate, count, name, budget, minutes, timeout, seed)
-    if model is None:
-        raise InputError("search needs a model, or a function as evaluate")
-    section = {
-        "space": dict(space),
-        "objective": [goal if isinstance(goal, str) else _metric(goal) for goal in goals],
-        "constraints": [constraints] if isinstance(constraints, str) else list(constraints),
-        "algorithm": name,
-        "trials": budget,
-        "minutes": minutes,
-        "timeout": timeout,
-    }
-    result = compress(
-        model, train, val, test,
-        target=target or {}, epochs=epochs, metric=metric, loss=loss, folder=folder, seed=seed,
-        recipe={**(recipe or {}), "search": section}, listener=listener,
-    )  # fmt: skip
+    with ExitStack() as lent:
+        name = algorithm if isinstance(algorithm, str) else _maker(algorithm, lent)
+        if evaluate is not None:
+            if model is not None or constraints:
+                raise InputError(
+                    "evaluate takes the place of a model and its constraints; give one"
+                )
+            count = max(1, len(goals))
+            return _searched(space, evaluate, count, name, budget, minutes, timeout, seed)
+        if model is None:
+            raise InputError("search needs a model, or a function as evaluate")
+        section = {
+            "space": dict(space),
+            "objective": _metrics(goals, lent),
+            "constraints": [constraints] if isinstance(constraints, str) else list(constraints),
+            "algorithm": name,
+            "trials": int(budget),
+            "minutes": minutes,
+            "timeout": timeout,
+        }
+        result = compress(
+            model, train, val, test,
+            target=target or {}, epochs=epochs, metric=metric, loss=loss, folder=folder, seed=seed,
+            recipe={**(recipe or {}), "search": section}, listener=listener,
+        )  # fmt: skip
     told = result.metrics["search"]
     trials = told["trials"]
     return SearchResult(
@@ -137,7 +143,7 @@ def _searched(
     problem = Problem(read_space(space), objectives=objectives)
 
     def named(point: Point) -> dict[str, Any]:
-        return dict(zip(problem.space.names, point, strict=True))
+        return problem.space.active(point)
 
     if name == "auto":
         name = "nsga2" if objectives > 1 else "tpe"
@@ -157,14 +163,31 @@ def _searched(
     return SearchResult(named(found.best.point), list(rows.values()), front)
 
 
-def _metric(function: Callable[[nn.Module, Iterable[Any]], float]) -> str:
-    name = f"{GIVEN}:{getattr(function, '__name__', type(function).__name__)}"
-    if name.replace("_", "-") not in METRICS.names():
-        add_metric(name, function)
-    return name
+def _metrics(goals: Sequence[Objective], lent: ExitStack) -> list[str]:
+    """The names of all objectives; functions get theirs for as long as the search runs, in their
+    order, so that a search which is resumed with the same ones finds what its folder says of
+    them, and no other search finds these."""
+    names: dict[int, str] = {}
+    for goal in goals:
+        if not isinstance(goal, str) and id(goal) not in names:
+            own = f"{GIVEN}:{getattr(goal, '__name__', type(goal).__name__)}"
+            names[id(goal)] = lent.enter_context(lent_metric(own, goal))
+    return [goal if isinstance(goal, str) else names[id(goal)] for goal in goals]
 
 
-def _registered(maker: Maker) -> str:
+def _maker(maker: Maker, lent: ExitStack) -> str:
     name = str(getattr(maker, "__name__", type(maker).__name__)).strip("_<>")
-    ALGORITHMS.register(f"{GIVEN}-{name}")(maker)
-    return f"{GIVEN}-{name}"
+    return lent.enter_context(ALGORITHMS.lent(f"{GIVEN}-{name}", lambda free: maker))
+
+
+def _check_limits(budget: object, minutes: object, timeout: object) -> None:
+    """Errors: InputError."""
+    if not isinstance(budget, Integral) or isinstance(budget, bool) or budget < 1:
+        raise InputError(f"budget is {budget!r}; give a whole number of trials, at least 1")
+    for name, value in (("minutes", minutes), ("timeout", timeout)):
+        if name == "timeout" and value is None:
+            continue
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if not number or not float(value) > 0:  # type: ignore[arg-type]
+            unit = "minutes of all trials" if name == "minutes" else "seconds of a trial, or None"
+            raise InputError(f"{name} is {value!r}; give a number above 0: {unit}")

@@ -3,7 +3,7 @@ the same ones; all of them where no interval says that it is behind."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,14 +60,12 @@ def judge(
     stops = looks(total) if races else ()
     size = min([section.batch_size * 2, *stops])  # no more is read than the first look asks for
 
-    def rows() -> Iterator[tuple[Any, Any]]:
-        return batches(data.val, size, seed=ORDER, device=device)
-
+    rows = _Rows(lambda: batches(data.val, size, seed=ORDER, device=device))
     answers = _Answers(model)
     losses = np.zeros(0)
     left = None
     if raced is not None:
-        losses, left = _raced(answers, rows(), raced, races, stops)
+        losses, left = _raced(answers, rows, raced, races, stops)
     metrics: dict[str, float] = {}
     if left is not None:
         metrics[raced or ""] = _sign(raced or "") * left[0].estimate(losses)
@@ -75,7 +73,7 @@ def judge(
         for name in goals.metrics:
             own = isinstance(get_metric(name), OwnMetric)
             replayed = model if own else answers.again()
-            metrics[name] = float(evaluate(replayed, rows(), name, loss)[name])
+            metrics[name] = float(evaluate(replayed, rows, name, loss)[name])
     model.to("cpu")
     read = len(losses) if left is not None else total
     return Judgement(metrics, losses if raced is not None else None, read, total, left)
@@ -114,7 +112,7 @@ def _sign(metric: str) -> int:
 
 def _raced(
     answers: _Answers,
-    rows: Iterator[tuple[Any, Any]],
+    rows: Iterable[tuple[Any, Any]],
     metric: str,
     races: Sequence[Race],
     stops: Sequence[int],
@@ -133,6 +131,16 @@ def _raced(
             if len(losses) < len(races[0].reference) and (found := lost(races, losses)) is not None:
                 return losses, found
     return losses, None
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Batches that begin anew with every pass."""
+
+    begin: Callable[[], Iterator[tuple[Any, Any]]]
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return self.begin()
 
 
 class _Answers(nn.Module):

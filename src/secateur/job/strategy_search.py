@@ -61,9 +61,13 @@ def search_strategies(
     with folders.locked(folder), threads(recipe.threads):
         tried = recipes_tried(recipe, found, goals, subject, folder, listener)
         trials = tried.trials
+        found = trials.strategies  # which know what the dense model costs
         ledger = open_recipes(recipe, folder, found.space, objectives, samples_of(subject))
         told = _Told(tried, ledger, listener)
-        problem = Problem(found.space, found.repair, _seeds(found, section), objectives=objectives)
+        problem = Problem(
+            found.space, found.repair, _seeds(found, section), objectives=objectives,
+            refusal=found.refusal,
+        )  # fmt: skip
         name = section.algorithm
         if name == "auto":
             name = DEFAULT[objectives > 1]

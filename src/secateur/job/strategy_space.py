@@ -15,8 +15,10 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from secateur.config import Recipe, Section, read_recipe
@@ -25,6 +27,7 @@ from secateur.job.checking import check_names, check_recipe
 from secateur.quantities import Quantity, parse_quantity
 from secateur.searching import Discrete, Parameter, Point, Real, Space
 
+ROUNDING = 1e-9
 KEYS = ("values", "low", "high", "log", "ordered", "when", "sets")
 
 
@@ -33,13 +36,19 @@ class Strategies:
     """Recipes that differ in some of their keys.
 
     document: the recipe without its search. budgets: limits that all of them keep, by kind. sets:
-    by parameter and value, the keys that it stands for, where it is not a key itself.
+    by parameter and value, the keys that it stands for, where it is not a key itself. dense: what
+    the dense model costs, by kind, by which fractions and absolute numbers are compared.
     """
 
     document: Mapping[str, Any]
     space: Space
     budgets: Mapping[str, Quantity]
     sets: Mapping[str, Mapping[Any, Mapping[str, Any]]] = field(default_factory=dict)
+    dense: Mapping[str, float] = field(default_factory=dict)
+
+    def knowing(self, dense: Mapping[str, float]) -> Strategies:
+        """The same, with the costs of the dense model."""
+        return replace(self, dense=dict(dense))
 
     @property
     def varied(self) -> set[str]:
@@ -49,15 +58,10 @@ class Strategies:
 
     def overrides(self, point: Point) -> dict[str, Any]:
         """Keys by their dotted names, without those that say nothing at this point."""
-        values = dict(zip(self.space.names, point, strict=True))
-        said = {}
-        for parameter in self.space.parameters:
-            if parameter.when is None or values[parameter.when[0]] in parameter.when[1]:
-                said[parameter.name] = values[parameter.name]
-        return said
+        return self.space.active(point)
 
     def plain(self) -> Recipe:
-        """The recipe as it was given. Errors: InputError."""
+        """The recipe as it was given, held to the budgets. Errors: InputError."""
         return self._held(copy.deepcopy(dict(self.document)))
 
     def recipe(self, point: Point) -> Recipe:
@@ -78,7 +82,7 @@ class Strategies:
     def _held(self, document: dict[str, Any]) -> Recipe:
         target = dict(document.get("target") or {})
         for kind, limit in self.budgets.items():
-            target[kind] = str(_tighter(kind, target.get(kind), limit))
+            target[kind] = str(_tighter(kind, target.get(kind), limit, self.dense.get(kind)))
         document["target"] = target
         recipe = read_recipe(document, "search.space")
         check_recipe(recipe)
@@ -87,22 +91,34 @@ class Strategies:
     def repair(self, point: Point) -> Point | None:
         """Targets that are wider than the budgets, at the budgets; None where no recipe stands at
         the point."""
+        repaired = self._narrowed(point)
+        try:
+            self.recipe(repaired)
+        except InputError:  # ``refusal`` tells it where this is so everywhere
+            return None
+        return repaired
+
+    def refusal(self, point: Point) -> str:
+        """Why no recipe stands at a point; empty where one does."""
+        try:
+            self.recipe(self._narrowed(point))
+        except InputError as error:
+            return str(error).removeprefix("search.space: ")
+        return ""
+
+    def _narrowed(self, point: Point) -> Point:
         values = dict(zip(self.space.names, point, strict=True))
         for parameter in self.space.parameters:
             kind = parameter.name.removeprefix("target.")
             limit = self.budgets.get(kind)
-            if kind == parameter.name or limit is None:
+            if kind == parameter.name or limit is None or not isinstance(parameter, Real):
                 continue
-            if isinstance(parameter, Real) and limit.unit == "fraction":
-                values[parameter.name] = max(
-                    parameter.low, min(values[parameter.name], limit.value)
-                )
-        repaired = self.space.settled(tuple(values.values()))
-        try:
-            self.recipe(repaired)
-        except InputError:
-            return None
-        return repaired
+            value = values[parameter.name]
+            own = parse_quantity(value, kind)  # type: ignore[arg-type]
+            most = _in_unit(limit, own.unit, self.dense.get(kind))
+            if most is not None:
+                values[parameter.name] = max(parameter.low, min(value, most))
+        return self.space.settled(tuple(values.values()))
 
 
 def strategies(recipe: Recipe, budgets: Mapping[str, Quantity]) -> Strategies:
@@ -140,10 +156,13 @@ def _checked(found: Strategies, number: int, parameter: Parameter) -> None:
     """Errors: InputError for a value that a recipe cannot have, whatever else it holds."""
     real = not isinstance(parameter, Discrete)
     for value in (parameter.low, parameter.high) if real else parameter.values:
-        values = {other.name: other.first for other in found.space.parameters}
-        if parameter.when is not None:
-            values[parameter.when[0]] = parameter.when[1][0]
+        others = {other.name: other for other in found.space.parameters}
+        values = {name: other.first for name, other in others.items()}
         values[parameter.name] = value
+        last = parameter
+        while last.when is not None:  # so that it says something, all that it hangs on must
+            values[last.when[0]] = last.when[1][0]
+            last = others[last.when[0]]
         overrides = found.overrides(tuple(values.values()))  # those that say something
         try:
             check_names(read_recipe(found.written(overrides), "search.space"))
@@ -190,8 +209,25 @@ def _values(given: Any) -> tuple[Any, ...]:
 
 
 def _in_order(parameters: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
-    """Conditions after what they depend on, the rest as it was given."""
-    return tuple(sorted(parameters, key=lambda parameter: parameter.when is not None))
+    """Conditions after what they depend on, the rest as it was given. Errors: InputError for
+    parameters that wait for each other."""
+    named = {parameter.name: parameter for parameter in parameters}
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for parameter in parameters:
+        needs = () if parameter.when is None else (parameter.when[0],)
+        sorter.add(parameter.name, *(name for name in needs if name in named))
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        circle = " on ".join(repr(name) for name in reversed(error.args[1]))
+        raise InputError(
+            f"search.space has conditions in a circle: {circle}; take one 'when' out"
+        ) from error
+    found: list[Parameter] = []
+    while ready := sorter.get_ready():  # a level of conditions after the other
+        found += [parameter for parameter in parameters if parameter.name in ready]
+        sorter.done(*ready)
+    return tuple(found)
 
 
 def _set(document: dict[str, Any], name: str, value: Any) -> None:
@@ -217,14 +253,23 @@ def _section(section: type[Section], name: str) -> type[Section] | None:
     return next((o for o in options if isinstance(o, type) and issubclass(o, Section)), None)
 
 
-def _tighter(kind: str, given: Any, limit: Quantity) -> Quantity:
-    """The smaller of two budgets; of two units the limit, which both can be compared with later."""
+def _tighter(kind: str, given: Any, limit: Quantity, dense: float | None) -> Quantity:
+    """The smaller of two budgets, as it was written. dense: what the dense model costs; of two
+    units the limit, which must hold, as long as that is not known."""
     if given is None:
         return limit
     own = parse_quantity(given, kind)  # type: ignore[arg-type]
-    if own.unit != limit.unit:
-        raise InputError(
-            f"target.{kind} is {own} and the constraint {limit}; give both as fractions, or both "
-            "as absolute numbers"
-        )
-    return own if own.value <= limit.value else limit
+    most = _in_unit(limit, own.unit, dense)
+    # A fraction that stands for the limit itself must not be above it by rounding.
+    return own if most is not None and own.value < most * (1 - ROUNDING) else limit
+
+
+def _in_unit(limit: Quantity, unit: str, dense: float | None) -> float | None:
+    """A limit in a unit; None where that takes the dense model's cost, and it is not known."""
+    if limit.unit == unit:
+        return limit.value
+    if dense is None:
+        return None
+    if unit != "fraction":
+        return limit.resolve(dense)
+    return limit.value / dense if dense else math.inf

@@ -34,7 +34,7 @@ from secateur.job.work import Work
 from secateur.job.working import begun
 from secateur.journal import Journal
 from secateur.measure.memory import peak_memory
-from secateur.measure.sizes import count_nonzero
+from secateur.measure.sizes import count_bytes, count_nonzero
 from secateur.metrics import get_metric
 from secateur.planning import StructureLike
 from secateur.predicting import sized
@@ -81,15 +81,17 @@ class Trials:
         turns: Turns,
         listener: Listener,
     ) -> None:
-        self.strategies, self.goals, self.share = strategies, goals, share
+        self.goals, self.share = goals, share
         self.folder, self.turns, self.listener = folder, turns, listener
         self._subject, self.cuts = subject, Cuts(folder)
         self._shares_cuts = any(key.startswith("finetune") for key in strategies.varied)
         self._bases: dict[str, Work] = {}
         self.base = self.base_of(strategies.plain())
+        costs = self._costs(self.base, self.base.dense, {})
+        self.strategies = strategies.knowing(costs)
         self.raced = raced_metric(self.base, goals) if self._same_samples() else None
         self.dense: dict[str, float] = {}  # its own drop is from itself
-        self.dense, judged = self._measured(self.base, self.base.dense, {})
+        self.dense, judged = self._measured(self.base, self.base.dense, costs)
         self._dense_losses = judged.losses
 
     def __call__(self, point: Point, before: Sequence[Stood] = ()) -> tuple[Outcome, Losses]:
@@ -226,7 +228,8 @@ class Trials:
     ) -> dict[str, float]:
         costs: StructureLike = work.costs
         cost = costs.cost(dict(remove))
-        found = {kind: float(getattr(cost, kind)) for kind in ("flops", "params", "bytes")}
+        found = {kind: float(getattr(cost, kind)) for kind in ("flops", "params")}
+        found["bytes"] = float(count_bytes(model))  # of the file, as in a target
         if work.latency is not None:
             found["latency"] = float(cost.latency)  # type: ignore[attr-defined]
         found["nonzero"] = float(count_nonzero(model))
@@ -261,11 +264,12 @@ class Trials:
     def _rebased(self, recipe: Recipe, base: Work) -> Recipe:
         """Fractions of the first dense model as fractions of this one's; trials as many as asked
         for."""
-        own, first = base.structure.cost({}), self.base.structure.cost({})
+        own, first = base.structure.cost({}), self.strategies.dense
         target = {}
         for kind, budget in recipe.target.budgets().items():
             if budget.unit == "fraction" and kind != "latency" and base is not self.base:
-                share = budget.value * float(getattr(first, kind)) / float(getattr(own, kind))
+                cost = count_bytes(base.dense) if kind == "bytes" else getattr(own, kind)
+                share = budget.value * first[kind] / float(cost)
                 budget = Quantity(min(1.0, share), "fraction")
             target[kind] = str(budget)
         pruning = recipe.pruning

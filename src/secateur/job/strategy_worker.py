@@ -120,6 +120,8 @@ def goals_of(recipe: Recipe) -> Goals:
     assert recipe.search is not None
     for text in (*recipe.search.objective, *recipe.search.constraints):
         for word in text.split():
-            if ":" in word and word.replace("_", "-") not in METRICS.names():
+            place, colon, _ = word.rpartition(":")
+            known = word.replace("_", "-") in METRICS.names()
+            if colon and (not known or place.endswith(".py")):  # a file may have been edited
                 add_metric(word, load_function(word, Path(recipe.folder)))
     return read_goals(recipe.search.objective, recipe.search.constraints, recipe.metric)

@@ -14,6 +14,7 @@ from secateur.errors import InputError
 from secateur.metrics import add_metric
 from secateur.protocols import Data, Subject
 from secateur.sources.data import check_labels, load_data
+from secateur.sources.data._checking import named_splits
 from secateur.sources.functions import load_function
 from secateur.sources.models import load_model
 from secateur.structure.inputs import as_arguments
@@ -58,7 +59,8 @@ def with_inputs(subject: Subject, data: Data | None, shape: list[int] | None) ->
         generator = torch.Generator().manual_seed(0)
         inputs = torch.randn(shape, generator=generator)
     elif data is not None:
-        inputs = next(batches(data.train, 2))[0]
+        with named_splits(data):
+            inputs = next(batches(data.train, 2))[0]
     if inputs is None:
         raise InputError(
             f"there are no example inputs for {subject.spec}; give data, or 'input' with a shape "
@@ -67,7 +69,8 @@ def with_inputs(subject: Subject, data: Data | None, shape: list[int] | None) ->
     if data is not None:
         outputs = classes_of(subject.model, inputs, shape is not None)
         if outputs is not None and data.loss is None:  # its targets may be any numbers
-            check_labels(data, outputs)
+            with named_splits(data):
+                check_labels(data, outputs)
     return Subject(subject.spec, subject.model, subject.build, inputs, data)
 
 

@@ -10,7 +10,8 @@ import hashlib
 import json
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import nn
 
 from secateur.config import LatencySection, Recipe
 from secateur.job import folders
+from secateur.job.listening import Listener
 from secateur.job.work import Work
 from secateur.journal import drop_partial_line
 from secateur.measure.latency import time_pair
@@ -51,17 +53,36 @@ def prepare(work: Work) -> None:
     """Measure what a target of latency needs to know; whole models once in a run."""
     if work.recipe.target.latency is None:
         return
-    work.listener.begin("latency")
-    with work.alone():
+    listener = work.listener
+    listener.begin("latency")
+    with work.alone(), staged(listener) as tell:
         work.latency = known_latency(
-            work.recipe, work.folder, work.dense, work.structure, work.subject.example_inputs,
-            lambda what, done, total: work.listener.tick("latency", 0, f"{what} {done}/{total}"),
-        )  # fmt: skip
+            work.recipe, work.folder, work.dense, work.structure, work.subject.example_inputs, tell
+        )
     assert work.latency is not None
     path = work.folder / WHOLES
     folders.write_json(path, [_written(whole) for whole in work.latency.wholes])
     error = work.latency.error
     work.listener.end("latency", f"predicted within {error:.1%}" if error is not None else "")
+
+
+@contextmanager
+def staged(listener: Listener) -> Iterator[Tell]:
+    """Makes a stage with a total of each thing that is measured."""
+    stages: list[str] = []
+
+    def tell(what: str, done: int, total: int) -> None:
+        if what not in stages:
+            if stages:
+                listener.end(stages[-1], "done")
+            stages.append(what)
+            listener.begin(what, total)
+        if done:
+            listener.tick(what, done, "exported" if "export" in what else "measured")
+
+    yield tell
+    if stages:
+        listener.end(stages[-1], "done")
 
 
 def known_latency(
@@ -242,7 +263,5 @@ def running_file(engine: Engine, inputs: Any) -> Callable[[], Any]:
 
 
 def share_of(target: Quantity, measured: Measured) -> float:
-    """A target of latency as a share of the dense model's."""
-    if target.unit == "fraction":
-        return target.value
-    return min(1.0, target.value / measured.dense())
+    """A target of latency as a share of the dense model's; 1 and more where that meets it."""
+    return target.value if target.unit == "fraction" else target.value / measured.dense()

@@ -73,7 +73,7 @@ def train(
         "history": _rows(history),
         "flops": cost.flops,
         "params": cost.params,
-        **_decided(history),
+        **_decided(history, stage, work.listener),
     }
 
 
@@ -91,7 +91,7 @@ def train_dense(
     # Under a target layers are solved anew, and zeros have served to choose what leaves.
     if history.masks and not recipe.target.budgets():
         save_masks(history.masks, folder / DENSE_MASKS)
-    return model, {"history": _rows(history), **_decided(history)}
+    return model, {"history": _rows(history), **_decided(history, "dense", listener)}
 
 
 def train_alone(
@@ -223,9 +223,16 @@ def _rows(history: History) -> list[dict[str, Any]]:
     ]
 
 
-def _decided(history: History) -> dict[str, Any]:
-    """What methods of the training chose."""
+def _decided(history: History, stage: str, listener: Listener) -> dict[str, Any]:
+    """What methods of the training chose, and whether it brought nothing."""
     found: dict[str, Any] = {}
+    if history.kept_report is None:
+        text = (
+            f"every epoch of the training {stage!r} was worse on validation than the model before "
+            "it, which is kept; try a lower learning rate"
+        )
+        listener.say(text)
+        found["remarks"] = [text]
     if history.remove:
         found["remove"] = {name: list(units) for name, units in history.remove.items()}
     if history.masks:

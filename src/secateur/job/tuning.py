@@ -21,13 +21,17 @@ def tuned(
     share: float,
     start: float | None = None,
     tell: Callable[[int, float, float], None] = lambda number, limit, found: None,
+    wanted: str = "",
 ) -> tuple[dict[str, tuple[int, ...]], float]:
     """The choice whose measured ratio lies just below a share, and the limit that gave it.
 
     choose: limit, as a share of the predicted latency -> what leaves. Choices miss what was
     predicted by some percent, each by its own, so the next limit goes by what those nearest to the
-    aim missed, and where it gives a choice that was measured, a limit beside it is taken. The
-    largest ratio that holds the target is taken of ``TRIES``, or of twice as many where none did.
+    aim missed, and where it gives a choice that was measured, a limit beside it is taken. After
+    ``TRIES``, or twice as many where none holds the target, the largest ratio up to ``UNDER`` of it
+    is taken. Where all that hold it lie above, the smallest: at the end the model is timed anew,
+    and sessions differ by about as much as such a ratio leaves.
+    wanted: the target as the user wrote it, for messages; the share by default.
     Errors: BudgetError where no choice holds the target.
     """
     aim = AIM * share
@@ -48,16 +52,24 @@ def tuned(
         limit = min(1.0, limit * min(1.5, max(0.6, aim / missed / limit)))
     holding = [one for one in tried if one.ratio <= share]
     if not holding:
-        why = [str(failure)] if failure else []
-        if tried:
-            least = min(one.ratio for one in tried)
-            why.append(f"the least that was measured is {least:.3f}x")
         raise BudgetError(
-            f"latency of {share:.3g}x cannot be reached: {'; '.join(why)}"
+            f"latency of {wanted or f'{share:.3g}x'} cannot be reached: {_least(tried, failure)}"
         ) from failure
     roomy = [one for one in holding if one.ratio <= UNDER * share]
     taken = max(roomy, key=lambda one: one.ratio) if roomy else min(holding, key=lambda o: o.ratio)
     return taken.remove, taken.limit
+
+
+def _least(tried: Sequence[_Try], failure: BudgetError | None) -> str:
+    """What came nearest, as it was measured, or else predicted. The limits that the choices were
+    given are nobody's target, and so not told."""
+    rules = "; raise the target, or loosen the rules in 'pruning' that hold widths"
+    if tried:
+        return f"the least that was measured is {min(one.ratio for one in tried):.3f}x{rules}"
+    predicted = failure.smallest.get("latency") if failure else None
+    if predicted is not None:
+        return f"the least that is predicted is {predicted:.3f}x{rules}"
+    return str(failure)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from secateur.config import Recipe
 from secateur.errors import InputError
 from secateur.job import folders, timing, trainings
 from secateur.job.evaluating import with_dense_weights
+from secateur.job.exporting import check_exports
 from secateur.job.listening import Listener
 from secateur.job.methods import methods_of
 from secateur.job.reachable import check_target
@@ -38,6 +39,8 @@ def work_on(recipe: Recipe, subject: Subject, folder: Path, listener: Listener) 
     """Do all stages of a run that are not done yet; returns the metrics document."""
     with folders.locked(folder), threads(recipe.threads):
         work = begun(recipe, subject, folder, listener)
+        if work.journal.done("prune 1") is None:
+            check_target(work)  # scores take minutes, and have no say in it
         timing.prepare(work)
         pruned(work)
         cut(work)
@@ -63,6 +66,7 @@ def begun(recipe: Recipe, subject: Subject, folder: Path, listener: Listener) ->
             f"nothing of {recipe.model} can leave: all {len(structure.frozen)} dimensions are "
             f"held, the first by {structure.frozen[0].op} ({structure.frozen[0].reason})"
         )
+    check_exports(recipe, dense, structure)
     work = Work(recipe, subject, folder, journal, listener, dense, structure)
     if journal.done("dense") is None and recipe.train_dense is not None:
         check_target(work)

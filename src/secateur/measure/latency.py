@@ -5,6 +5,9 @@ So A and B take turns in short rounds, the order alternates, and each round give
 load that lasts longer than a round falls out of it. The interval of the ratio is that of the
 median by order statistics (a binomial count of rounds above and below): no assumption about
 the distribution, nothing drawn at random.
+
+Rounds take noise out and not what comes with loading: two sessions of one file lie elsewhere in
+memory and differ by a percent or so, the same way in every round. Only further sessions show that.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ Run = Callable[[], Any]
 Clock = Callable[[], float]
 
 CONFIDENCE = 0.99
-_LEAST_ROUNDS = 8  # the fewest whose extremes bound the median with 99 %
+LEAST_GAIN = 1.01  # two sessions of one file differ by about as much
+SESSIONS = _LEAST_ROUNDS = 8  # the fewest whose extremes bound the median with 99 %
 _LEAST_BLOCK = 2e-4  # seconds: shorter calls are timed several at once, above the clock's grain
 _WARM_UP_CALLS = 3
 
@@ -63,12 +67,15 @@ class PairedTiming:
 
     @property
     def faster(self) -> bool:
-        """Whether b is faster than a: the whole interval of the ratio lies above 1."""
+        """Whether b is faster than a here: the whole interval of the ratio lies above 1.
+
+        Of these two sessions, and not of the models that were loaded in them.
+        """
         return self.ratio.low > 1
 
     @property
     def slower(self) -> bool:
-        """Whether b is slower than a: the whole interval of the ratio lies below 1."""
+        """Whether b is slower than a here: the whole interval of the ratio lies below 1."""
         return self.ratio.high < 1
 
 
@@ -132,6 +139,25 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
             "measure more rounds"
         )
     return Spread(statistics.median(ordered), ordered[k - 1], ordered[count - k], confidence)
+
+
+def is_gain(median: float, low: float) -> bool:
+    """Whether a speedup can be told from none: its interval lies above 1, and its median at least
+    as far above as sessions of one file differ."""
+    return low > 1 and median >= LEAST_GAIN
+
+
+def over_sessions(first: Spread, others: Sequence[float]) -> Spread:
+    """A ratio over several sessions, of which the first was timed in rounds.
+
+    From ``SESSIONS`` on it is the median of them with its interval; fewer span at least what they
+    and the rounds of the first saw, which bounds nothing.
+    """
+    ratios = [first.median, *others]
+    if len(ratios) >= SESSIONS:
+        return median_interval(ratios)
+    low, high = min(first.low, *ratios), max(first.high, *ratios)
+    return Spread(statistics.median(ratios), low, high, 0.0)
 
 
 class _Block:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from secateur.errors import InputError
@@ -80,13 +81,30 @@ def add_metric(
     Where not given, both flags are read from the function's attributes of the same names, and are
     True and False without.
     """
+    METRICS.register(name)(_metric_of(name, function, higher_is_better, is_share))
+
+
+def lent_metric(
+    name: str, function: Callable[[nn.Module, Batches], float]
+) -> AbstractContextManager[str]:
+    """A metric of the user's function for as long as a block runs, by a name that no other has:
+    ``name`` where it is free. The flags are read from the function, as in ``add_metric``."""
+    return METRICS.lent(name, lambda free: _metric_of(free, function))
+
+
+def _metric_of(
+    name: str,
+    function: Callable[[nn.Module, Batches], float],
+    higher_is_better: bool | None = None,
+    is_share: bool | None = None,
+) -> OwnMetric:
     from secateur.metrics._own import OwnMetric
 
     if higher_is_better is None:
         higher_is_better = bool(getattr(function, "higher_is_better", True))
     if is_share is None:
         is_share = bool(getattr(function, "is_share", False))
-    METRICS.register(name)(OwnMetric(name, function, higher_is_better, is_share))
+    return OwnMetric(name, function, higher_is_better, is_share)
 
 
 def worsening(name: str, dense: float, value: float) -> float:
@@ -117,7 +135,10 @@ def evaluate(
     loss:    (outputs, targets) -> scalar, mean of the batch; cross-entropy for integer targets
              and mean squared error for floats without one.
     Where the model returns NaN the value is NaN: a broken model has no score.
-    Errors: InputError for an unknown metric, no batches, shapes that do not belong together.
+    ``loss`` and ``count`` are those of all batches, also where a function of the user's reads none
+    of them. It can read them again where ``batches`` is no iterator.
+    Errors: InputError for an unknown metric, no batches, shapes that do not belong together, a
+    function that reads an iterator to its end and then again.
     """
     from secateur.metrics import _evaluating
 

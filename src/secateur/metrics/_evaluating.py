@@ -27,7 +27,10 @@ def evaluate(
     mean = _Mean()
     with _evaluating(model), torch.no_grad():
         if isinstance(found, OwnMetric):
-            value = found.measure(model, _watched(model, batches, loss or default_loss, mean))
+            watched = _Watched(metric, model, batches, loss or default_loss, mean)
+            value = found.measure(model, watched)
+            model.eval()  # the user's function may have changed that
+            watched.finish()
         else:
             counter = found()
             for inputs, targets in batches:
@@ -42,12 +45,46 @@ def evaluate(
     return {"loss": mean.value(), "count": mean.count, metric: value}
 
 
-def _watched(model: nn.Module, batches: Batches, loss: Loss, mean: _Mean) -> Iterator[Any]:
-    """The batches, each of them measured before the user's function gets it."""
-    for inputs, targets in batches:
-        outputs = forward(model, inputs)
-        mean.add(float(loss(outputs, targets)), count_samples(targets), _has_nan(outputs))
-        yield inputs, targets
+class _Watched:
+    """The batches that the user's function reads: in the first pass each of them is measured
+    before the function gets it, and in ``finish`` those that it left."""
+
+    def __init__(
+        self, metric: str, model: nn.Module, batches: Batches, loss: Loss, mean: _Mean
+    ) -> None:
+        self._metric, self._batches = metric, batches
+        first = iter(batches)
+        self._once = first is batches  # an iterator, which cannot begin again
+        self._first = self._measured(first, model, loss, mean)
+        self._begun, self._ended = False, False
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        """Errors: InputError where the batches were read to their end and come only once."""
+        if self._once and self._ended:
+            raise InputError(
+                f"metric {self._metric} reads its batches a second time, and they come once; keep "
+                "them, as by batches = list(batches), or take all from one pass"
+            )
+        again = self._begun and not self._once
+        self._begun = True
+        return iter(self._batches) if again else self._first
+
+    def __next__(self) -> tuple[Any, Any]:
+        return next(self._first)
+
+    def finish(self) -> None:
+        """Measure what was not read."""
+        for _ in self._first:
+            pass
+
+    def _measured(
+        self, rows: Iterator[tuple[Any, Any]], model: nn.Module, loss: Loss, mean: _Mean
+    ) -> Iterator[tuple[Any, Any]]:
+        for inputs, targets in rows:
+            outputs = forward(model, inputs)
+            mean.add(float(loss(outputs, targets)), count_samples(targets), _has_nan(outputs))
+            yield inputs, targets
+        self._ended = True
 
 
 class _Mean:

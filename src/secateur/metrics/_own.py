@@ -15,7 +15,7 @@ from secateur.metrics import Batches
 class OwnMetric:
     """A function (model, batches) -> float with the flags of a metric.
 
-    The model is in eval mode without gradients; batches can be read through once.
+    The model is in eval mode without gradients; ``evaluate`` says how often batches can be read.
     """
 
     name: str

@@ -78,7 +78,7 @@ class Search:
             if rung
         )
         if not self.holds(self.after(steps)):
-            raise BudgetError(self.out_of_reach(self.cost(self.after(steps))))
+            raise self.refusal(self.cost(self.after(steps)))
         low, high = -1, len(steps)  # fewest steps that hold: in (low, high]
         while high - low > 1:
             middle = (low + high) // 2
@@ -125,6 +125,13 @@ class Search:
                 if refill and rungs[number]:
                     heapq.heappush(waiting, entry(number))
         return rungs
+
+    def refusal(self, smallest: CostLike) -> BudgetError:
+        """What to raise where even the smallest cost is above a limit."""
+        least = {kind: getattr(smallest, kind) for kind in self.limits}
+        out = {kind: cost for kind, cost in least.items() if cost > self.limits[kind]}
+        shares = {kind: cost / getattr(self.dense, kind) for kind, cost in out.items()}
+        return BudgetError(self.out_of_reach(smallest), shares)
 
     def out_of_reach(self, smallest: CostLike) -> str:
         parts = []

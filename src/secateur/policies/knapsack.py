@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
-from secateur.errors import BudgetError
 from secateur.planning import StructureLike
 from secateur.policies import policy
 from secateur.policies._allocation import Levels, Space, allocate
@@ -41,7 +40,7 @@ def knapsack(
     rungs = [0] * len(found)
     lowest = _with(rungs, useful, [len(found[n].counts) - 1 for n in useful])
     if not search.holds(lowest):
-        raise BudgetError(search.out_of_reach(search.cost(lowest)))
+        raise search.refusal(search.cost(lowest))
     if not useful:
         return search.removal(rungs)
     coarse = [_spread(len(found[n].counts)) for n in useful]

@@ -48,6 +48,7 @@ class _Pool:
 class _Layer:
     """The buffers of one BatchNorm; two calls of one layer share them."""
 
+    name: str
     mean: torch.Tensor
     variance: torch.Tensor
     tracked: torch.Tensor | None
@@ -55,10 +56,10 @@ class _Layer:
 
     @staticmethod
     def of(
-        mean: torch.Tensor, variance: torch.Tensor, tracked: torch.Tensor | None = None
+        name: str, mean: torch.Tensor, variance: torch.Tensor, tracked: torch.Tensor | None = None
     ) -> _Layer:
         zeros = torch.zeros_like(mean, dtype=torch.float64)
-        return _Layer(mean, variance, tracked, _Pool(zeros, zeros.clone()))
+        return _Layer(name, mean, variance, tracked, _Pool(zeros, zeros.clone()))
 
 
 def recalibrate(model: nn.Module, batches: Iterable[Batch], momentum: float | None = None) -> int:
@@ -71,8 +72,8 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch], momentum: float | No
               statistics as training does.
     Parameters, modes and momenta stay as they are; a model without BatchNorm is left alone, and
     so is a layer that no batch passes.
-    Errors: InputError where there is no batch, a batch has one value for each channel, or the
-    momentum is out of range.
+    Errors: InputError where there is no batch, a batch has one value for each channel or gives a
+    layer a mean or a variance that is not finite, or the momentum is out of range.
     """
     if momentum is not None and not 0 < momentum <= 1:
         raise InputError(f"momentum is {momentum}; give a number in (0, 1], or None to pool")
@@ -108,25 +109,70 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch], momentum: float | No
     return len(reached)
 
 
+def departure(model: nn.Module, batches: Iterable[Batch]) -> tuple[float, float] | None:
+    """How far the statistics of inputs are from the running ones: of the median channel of the
+    median BatchNorm the distance of the means in standard deviations, and the factor between the
+    variances, at least 1. The model answers as in eval mode, and is left as it is.
+
+    None without batches or BatchNorm whose running statistics have settled: what they began with
+    counts for less than a hundredth.
+    """
+    norms = {name: norm for name, norm in _norms(model).items() if _settled(norm)}
+    layers, hooks, number = {}, [], 0
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        for name, norm in norms.items():
+            assert norm.running_mean is not None and norm.running_var is not None
+            layers[name] = _Layer.of(name, norm.running_mean, norm.running_var)
+            hooks.append(norm.register_forward_pre_hook(_pooling(layers[name])))
+        with torch.no_grad():
+            for inputs, _ in batches if norms else ():
+                forward(model, move(inputs, device_of(model)))
+                number += 1
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes:
+            module.training = training
+    found = [_apart(layers[n], norms[n].eps) for n in norms if layers[n].pool.count]
+    if not found or not number:
+        return None
+    shift, factor = torch.tensor(found, dtype=torch.float64).median(dim=0).values.tolist()
+    return shift, factor
+
+
+def _settled(norm: _BatchNorm) -> bool:
+    if norm.num_batches_tracked is None:
+        return False
+    left = 0.0 if norm.momentum is None else (1 - norm.momentum) ** int(norm.num_batches_tracked)
+    return left < 0.01 and int(norm.num_batches_tracked) > 0
+
+
+def _apart(layer: _Layer, eps: float) -> tuple[float, float]:
+    """Of the median channel: distance of the means in standard deviations, factor of variances."""
+    mean, variance = layer.mean.double(), layer.variance.double() + eps
+    shift = (layer.pool.mean - mean).abs() / variance.sqrt()
+    factor = (layer.pool.squares / layer.pool.count + eps).log() - variance.log()
+    return float(shift.median()), float(factor.abs().median().exp())
+
+
 @contextmanager
 def _module_layers(
     model: nn.Module, momentum: float | None
 ) -> Iterator[tuple[list[_Layer], Callable[[Any], Any]]]:
     """The layers of a model, set to batch statistics; afterwards all flags are as before."""
-    norms = [
-        module
-        for module in model.modules()
-        if isinstance(module, _BatchNorm) and isinstance(module.running_mean, torch.Tensor)
-    ]
+    named = _norms(model)
+    norms = list(named.values())
     mode, modes = model.training, [(module, module.training) for module in model.modules()]
     momenta = [norm.momentum for norm in norms]
     layers, hooks = [], []
     try:
         model.eval()
-        for norm in norms:
+        for name, norm in named.items():
             assert norm.running_mean is not None and norm.running_var is not None
             tracked = norm.num_batches_tracked
-            layer = _Layer.of(norm.running_mean, norm.running_var, tracked)
+            layer = _Layer.of(name, norm.running_mean, norm.running_var, tracked)
             layers.append(layer)
             hooks.append(norm.register_forward_pre_hook(_pooling(layer)))
             norm.training = True
@@ -144,6 +190,15 @@ def _module_layers(
         model.train(mode)
         for module, training in modes:
             module.training = training
+
+
+def _norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    """Those with running statistics, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and isinstance(module.running_mean, torch.Tensor)
+    }
 
 
 def _pooling(layer: _Layer) -> Callable[[nn.Module, tuple[Any, ...]], None]:
@@ -171,8 +226,9 @@ def _graph_layers(
             continue  # without running statistics, or with ones that are computed
         name = str(names[0])
         if name not in layers:
-            tracked = buffers.get(f"{name.rpartition('.')[0]}.num_batches_tracked".lstrip("."))
-            layers[name] = _Layer.of(mean, variance, tracked)
+            owner = name.rpartition(".")[0]
+            tracked = buffers.get(f"{owner}.num_batches_tracked".lstrip("."))
+            layers[name] = _Layer.of(owner, mean, variance, tracked)
         nodes[node] = layers[name]
     recording = _recording(program, nodes, momentum or 0.0)
     return list(layers.values()), lambda inputs: _call(recording, model, inputs)
@@ -211,3 +267,9 @@ def _pool(layer: _Layer, inputs: torch.Tensor) -> None:
             "which has no variance; use larger batches"
         )
     layer.pool.add(inputs)
+    # Before the layer takes them up: what it held stays as it was.
+    if not bool((layer.pool.mean + layer.pool.squares).isfinite().all()):
+        raise InputError(
+            f"a batch gives the BatchNorm {layer.name!r} a mean or a variance that is NaN or "
+            "infinite; look for such values, or very large ones, in the calibration samples"
+        )

@@ -42,8 +42,10 @@ class Cut(Protocol):
 
     @property
     def solves(self) -> bool: ...
-    def of(self, reader: Reader, weight: Tensor, at: Moments, shape: Sequence[int]) -> Tensor:
-        """The map [outputs, inputs] with zeros; at: the moments of what it reads."""
+    def of(
+        self, reader: Reader, maps: Tensor, at: Sequence[Moments], shape: Sequence[int]
+    ) -> Tensor:
+        """The maps [groups, outputs, inputs] with zeros; at: the moments of what each reads."""
         ...
 
 
@@ -73,7 +75,7 @@ class Solver:
         uses = [
             [reader for reader in some if reader.node not in self.drop.nodes]
             for some in shared_readers(self.structure)
-            if self.cut is None and (some[0].weight, some[0].dim) in self.kept
+            if self.cut is not None or (some[0].weight, some[0].dim) in self.kept
         ]
         uses = [some for some in uses if some]
         if not uses:
@@ -186,25 +188,28 @@ class Solver:
         fit = x.shape[2] - held
         normed = self._norm_after(reader.node) is not None
         centred = bool(reader.bias) or normed
-        found, lost, left, used, shifts = [], 0.0, 0.0, 0.0, []
+        every_at, fitted = [], []
         for group in range(len(maps)):
             at, damping = moments(x[group, :, :fit], t[group, :, :fit], centred), DAMPINGS[-1]
             if held:
                 rest = moments(x[group, :, fit:], t[group, :, fit:], centred)
                 damping = best(maps[group], at, rest)
                 at = joined(at, rest, fit / (fit + held))
-            new = ridge(maps[group], at, damping)
-            if self.cut is not None:
-                new = self.cut.of(reader, new if self.cut.solves else maps[group], at, shape)
-            lost, left = lost + at.error(maps[group]), left + at.error(new)
-            used += at.tt
-            shifts.append(at.mean_t - new @ at.mean_x)
-            found.append(torch.zeros_like(every[group]).index_copy(1, alive, new))
+            fitted.append(ridge(maps[group], at, damping))
+            every_at.append(at)
+        new = torch.stack(fitted)
+        if self.cut is not None:
+            new = self.cut.of(reader, new if self.cut.solves else maps, every_at, shape)
+        lost = sum(at.error(old) for at, old in zip(every_at, maps, strict=True))
+        left = sum(at.error(own) for at, own in zip(every_at, new, strict=True))
+        used = sum(at.tt for at in every_at)
         self.solved.append(
             Solved(reader.weight, lost / max(used, 1e-30), left / max(used, 1e-30), damping)
         )
-        self._write(reader.weight, weight_of(reader, torch.stack(found), weight))
+        whole = torch.zeros_like(every).index_copy(2, alive, new)
+        self._write(reader.weight, weight_of(reader, whole, weight))
         if reader.bias and (self.cut is None or self.cut.solves):
+            shifts = [at.mean_t - own @ at.mean_x for at, own in zip(every_at, new, strict=True)]
             self._write(reader.bias, torch.cat(shifts))
 
     def _norm_after(self, node: fx.Node) -> fx.Node | None:

@@ -55,48 +55,64 @@ class Pattern:
 
 
 def sparse(
-    weight: Tensor, moment: Tensor, pattern: Pattern, method: str = "obs", seed: int = 0
+    weight: Tensor,
+    moment: Tensor,
+    pattern: Pattern,
+    method: str = "obs",
+    seed: int = 0,
+    owed: float = 0.0,
 ) -> Tensor:
     """The map [outputs, inputs] with the weights that stay, solved anew with ``obs``.
 
-    moment: [inputs, inputs], the second moment of the inputs. Unstructured magnitude ranks all
-    weights of the layer together, ``wanda`` those of each row, as published; ``wanda-layer`` all of
-    the layer, which was better on our nets for images; ``obs`` those of blocks of 128 inputs.
-    ``random`` draws what stays; ``sampled`` draws it with chances like |w|,
-    without putting back (Kool, van Hoof and Welling, 2019); seed: of the two.
+    weight may be the maps of a grouped layer, [groups, outputs, inputs]: the share is then that of
+    all of them. moment: [inputs, inputs] or [groups, inputs, inputs], of the second moments of the
+    inputs. Unstructured magnitude ranks all weights of the layer together, ``wanda`` those of each
+    row, as published; ``wanda-layer`` all of the layer, which was better on our nets for images;
+    ``obs`` those of blocks of 128 inputs. ``random`` draws what stays; ``sampled`` draws it with
+    chances like |w|, without putting back (Kool, van Hoof and Welling, 2019); seed: of the two.
+    As many leave as the share says of the whole layer, but not the last one of it. owed: so many
+    more should leave; of blocks, which seldom meet a number.
     Errors: InputError for an unknown method, inputs that the pattern does not divide, and blocks
     with a method that ranks within rows.
     """
     if method not in METHODS:
         raise InputError(f"no method is called {method!r}; known are {', '.join(METHODS)}")
-    if not pattern.fits(weight.shape[1]):
+    inputs = weight.shape[-1]
+    if not pattern.fits(inputs):
         raise InputError(
-            f"{weight.shape[1]} inputs are not a multiple of {pattern.of}; leave this layer whole"
+            f"{inputs} inputs are not a multiple of {pattern.of}; leave this layer whole"
         )
     weight = weight.double()
+    maps, moments = (each[None] if each.dim() == 2 else each for each in (weight, moment))
     if method == "obs":
         if pattern.block != (1, 1):
             raise InputError("obs solves weight by weight, without blocks; take magnitude")
-        return _solved(weight, moment.double(), pattern)
-    size = _sizes(weight, moment, method, seed)
+        return _solved(maps, moments.double(), pattern).reshape(weight.shape)
+    size = _sizes(maps, moments, method, seed).flatten(0, 1)
     if pattern.block != (1, 1):
         if method in WANDA:
             raise InputError(f"{method} ranks single weights, without blocks; take magnitude")
-        keep = _blocks(size, pattern)
+        keep = _blocks(size, pattern, owed)
     elif pattern.of:
         keep = n_of_m(size, pattern.kept, pattern.of)
     elif method == "wanda":
-        keep = _largest(size, pattern.share)
+        keep = _largest_of_rows(size, pattern.share)
     else:
-        keep = _largest(size.reshape(1, -1), pattern.share).reshape(size.shape)
-    return torch.where(keep, weight, 0.0)
+        keep = _largest(size, leaving(size.numel(), pattern.share))
+    return torch.where(keep.reshape(weight.shape), weight, 0.0)
+
+
+def leaving(count: int, share: float) -> int:
+    """How many of so many weights leave; the last one does where no share stays at all."""
+    return min(round((1 - share) * count), count - (share > 0))
 
 
 def _sizes(weight: Tensor, moment: Tensor, method: str, seed: int) -> Tensor:
     """Higher stays."""
     size = weight.abs()
     if method in WANDA:
-        return size * moment.diagonal().double().clamp_min(0).sqrt()
+        second = moment.diagonal(dim1=-2, dim2=-1).double().clamp_min(0)
+        return size * second.sqrt().unsqueeze(-2)
     if method == "magnitude":
         return size
     generator = torch.Generator().manual_seed(seed)
@@ -107,7 +123,7 @@ def _sizes(weight: Tensor, moment: Tensor, method: str, seed: int) -> Tensor:
     return (size.log() - (-drawn.log()).log()).exp()
 
 
-def _blocks(size: Tensor, pattern: Pattern) -> Tensor:
+def _blocks(size: Tensor, pattern: Pattern, owed: float) -> Tensor:
     """bool: the blocks of the largest sums of squares per weight."""
     rows, columns = pattern.block
     right, below = -size.shape[1] % columns, -size.shape[0] % rows
@@ -115,52 +131,78 @@ def _blocks(size: Tensor, pattern: Pattern) -> Tensor:
     inside = torch.nn.functional.pad(torch.ones_like(size), (0, right, 0, below))
     shape = (padded.shape[0] // rows, rows, padded.shape[1] // columns, columns)
     sums, counts = (each.reshape(shape).sum((1, 3)) for each in (padded, inside))
-    keep = _largest((sums / counts).reshape(1, -1), pattern.share).reshape(sums.shape)
+    order = (sums / counts).flatten().argsort(descending=True, stable=True).flip(0)
+    gone = torch.cat([counts.new_zeros(1), counts.flatten()[order].cumsum(0)])
+    wanted = (1 - pattern.share) * size.numel() + owed
+    number = int((gone - wanted).abs().argmin())  # those at the edges are smaller
+    number = min(number, len(order) - (pattern.share > 0))
+    keep = torch.ones_like(sums, dtype=torch.bool)
+    keep.view(-1)[order[:number]] = False
     wide = keep.repeat_interleave(rows, 0).repeat_interleave(columns, 1)
     return wide[: size.shape[0], : size.shape[1]]
 
 
-def _largest(size: Tensor, share: float) -> Tensor:
-    """bool: the share of the largest in each row; of equal ones the first."""
-    count = size.shape[1] - round((1 - share) * size.shape[1])
+def _largest(size: Tensor, leave: int) -> Tensor:
+    """bool: all but so many of the smallest; of equal ones the first stay."""
+    order = size.flatten().argsort(descending=True, stable=True)
+    keep = torch.zeros(size.numel(), dtype=torch.bool, device=size.device)
+    keep[order[: len(order) - leave]] = True
+    return keep.reshape(size.shape)
+
+
+def _largest_of_rows(size: Tensor, share: float) -> Tensor:
+    """bool: the largest of each row; where the share is no whole number of a row, the rows whose
+    next weight is smallest lose one more."""
+    rows, columns = size.shape
+    each, more = divmod(leaving(size.numel(), share), rows)
     order = size.argsort(dim=1, descending=True, stable=True)
-    keep = torch.zeros_like(size, dtype=torch.bool)
-    return keep.scatter_(1, order[:, :count], True)
+    keep = torch.zeros_like(size, dtype=torch.bool).scatter_(1, order[:, : columns - each], True)
+    if more:
+        following = order[:, columns - each - 1]
+        chosen = size.gather(1, following[:, None])[:, 0].argsort(stable=True)[:more]
+        keep[chosen, following[chosen]] = False
+    return keep
 
 
 def _solved(weight: Tensor, moment: Tensor, pattern: Pattern) -> Tensor:
-    """From the first input to the last: what left is made up for by the inputs behind it."""
-    moment = (moment + moment.T) / 2
-    diagonal = moment.diagonal()
+    """From the first input to the last: what left is made up for by the inputs behind it.
+
+    weight: [groups, outputs, inputs]; moment: [groups, inputs, inputs].
+    """
+    moment = (moment + moment.mT) / 2
+    diagonal = moment.diagonal(dim1=-2, dim2=-1)
     dead = diagonal <= 0
-    mean = float(diagonal[~dead].mean()) if not bool(dead.all()) else 1.0
-    damping = torch.full_like(diagonal, DAMPING * mean).masked_fill_(dead, mean)
-    damped = moment + torch.diag(damping)
-    weight = torch.where(dead, 0.0, weight)
-    inverse = torch.from_numpy(inverted(damped.numpy()))
+    alive = (~dead).sum(1, keepdim=True)
+    mean = torch.where(alive > 0, diagonal.clamp_min(0).sum(1, keepdim=True) / alive, 1.0)
+    damped = moment + torch.diag_embed(torch.where(dead, mean, DAMPING * mean))
+    weight = torch.where(dead[:, None], 0.0, weight)
+    inverse = torch.stack([torch.from_numpy(inverted(each.numpy())) for each in damped])
     factor = torch.linalg.cholesky(inverse, upper=True)
-    scale = factor.diagonal()
-    width = weight.shape[1]
+    scale = factor.diagonal(dim1=-2, dim2=-1)[:, None]
+    groups, outputs, width = weight.shape
     block = BLOCK if not pattern.of else max(pattern.of, BLOCK // pattern.of * pattern.of)
+    gone = 0
     for start in range(0, width, block):
         end = min(start + block, width)
-        left = weight[:, start:end].clone()
+        left = weight[..., start:end].clone()
         errors = torch.zeros_like(left)
         keep = torch.ones_like(left, dtype=torch.bool)
         if not pattern.of:
-            size = (left / scale[start:end]).square()
-            keep = _largest(size.reshape(1, -1), pattern.share).reshape(size.shape)
+            size = (left / scale[..., start:end]).square()
+            leave = leaving(groups * outputs * end, pattern.share) - gone
+            keep, gone = _largest(size, leave), gone + leave
         for j in range(end - start):
             if pattern.of and j % pattern.of == 0:
                 stop = j + pattern.of
-                size = (left[:, j:stop] / scale[start + j : start + stop]).square()
-                keep[:, j:stop] = n_of_m(size, pattern.kept, pattern.of)
-            error = torch.where(keep[:, j], 0.0, left[:, j]) / scale[start + j]
-            left[:, j:] -= torch.outer(error, factor[start + j, start + j : end])
-            left[:, j] = torch.where(keep[:, j], left[:, j], 0.0)
-            errors[:, j] = error
-        weight[:, start:end] = left
-        weight[:, end:] -= errors @ factor[start:end, end:]
+                size = (left[..., j:stop] / scale[..., start + j : start + stop]).square()
+                keep[..., j:stop] = n_of_m(size, pattern.kept, pattern.of, dim=2)
+            error = torch.where(keep[..., j], 0.0, left[..., j]) / scale[..., start + j]
+            ahead = factor[:, None, start + j, start + j : end]
+            left[..., j:] -= error[..., None] * ahead
+            left[..., j] = torch.where(keep[..., j], left[..., j], 0.0)
+            errors[..., j] = error
+        weight[..., start:end] = left
+        weight[..., end:] -= errors @ factor[:, start:end, end:]
     return weight
 
 

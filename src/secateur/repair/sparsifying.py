@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from secateur.errors import InputError
 from secateur.repair.compensation import Compensation, compensate
 from secateur.repair.moments import Moments
-from secateur.repair.readers import Reader, readers
+from secateur.repair.readers import Reader, readers, shared_readers
+from secateur.repair.recurrences import recurrences
 from secateur.repair.sparse import METHODS, Pattern, by_place, sparse
 from secateur.structure.inputs import ExampleInputs
 from secateur.structure.structure import Structure
@@ -36,33 +37,57 @@ class Sparsity:
 
 @dataclass(eq=False)
 class _SparseCut:
-    """Cuts each map by a pattern; ``whole`` collects those that it does not fit."""
+    """Cuts each layer by a pattern; ``whole`` collects those that it does not fit.
+
+    owed: weights of earlier layers that should have left, where blocks did not meet their number.
+    """
 
     pattern: Pattern
     method: str
     leave: Collection[str]
     seed: int = 0
     whole: dict[str, str] = field(default_factory=dict)
+    owed: float = 0.0
 
     @property
     def solves(self) -> bool:
         """Only the update of ``obs`` changes weights that stay."""
         return self.method == "obs"
 
-    def of(self, reader: Reader, weight: Tensor, at: Moments, shape: Sequence[int]) -> Tensor:
+    def of(
+        self, reader: Reader, maps: Tensor, at: Sequence[Moments], shape: Sequence[int]
+    ) -> Tensor:
         """Neighbours are input channels, at one place of a kernel."""
         places = int(np.prod(shape[2:])) if reader.slides is not None else 1
-        channels = weight.shape[1] // places
+        inputs = maps.shape[2]
+        channels = inputs // places
         if reader.weight in self.leave:
-            return weight
-        if not self.pattern.fits(channels if self.pattern.of else weight.shape[1]):
+            return maps
+        if not self.pattern.fits(channels if self.pattern.of else inputs):
             self.whole[reader.weight] = f"its {channels} inputs do not fit the pattern"
-            return weight
-        order = torch.from_numpy(by_place(weight.shape[1], places))
-        moment = at.xx + torch.outer(at.mean_x, at.mean_x) if not self.solves else at.xx
+            return maps
+        order = torch.from_numpy(by_place(inputs, places))
+        moment = torch.stack([self._moment(each)[order][:, order] for each in at])
         seed = self.seed + zlib.crc32(reader.weight.encode())  # no two layers draw the same
-        new = sparse(weight[:, order], moment[order][:, order], self.pattern, self.method, seed)
-        return torch.zeros_like(new).index_copy(1, order, new)
+        new = sparse(maps[..., order], moment, self.pattern, self.method, seed, self.owed)
+        if self.pattern.block != (1, 1):
+            self.owed += (1 - self.pattern.share) * new.numel() - float((new == 0).sum())
+        return torch.zeros_like(new).index_copy(2, order, new)
+
+    def _moment(self, at: Moments) -> Tensor:
+        return at.xx if self.solves else at.xx + torch.outer(at.mean_x, at.mean_x)
+
+
+def cuttable(structure: Structure) -> dict[str, int]:
+    """Weights of linear maps -> the dimension that meets the inputs, in the order of the graph.
+
+    A weight that several operations use is among them where all are the same map.
+    """
+    found = {reader.weight: reader.dim for reader in readers(structure)}
+    found |= {some[0].weight: some[0].dim for some in shared_readers(structure)}
+    for layers in recurrences(structure).values():
+        found |= {weight: 1 for layer in layers for weight, _ in layer.maps()}
+    return found
 
 
 def sparsify(
@@ -74,7 +99,7 @@ def sparsify(
     leave: Collection[str] = (),
     seed: int = 0,
 ) -> Sparsity:
-    """Zero weights of every linear layer and convolution, and solve what stays.
+    """Zero weights of every linear map (``cuttable``), and solve what stays.
 
     batches: calibration inputs without targets. pattern: half of all weights by default. method:
     ``obs``, ``wanda``, ``wanda-layer``, ``magnitude``, ``random`` or ``sampled``; batch norms take
@@ -84,8 +109,8 @@ def sparsify(
     """
     if method not in METHODS:
         raise InputError(f"no method is called {method!r}; known are {', '.join(METHODS)}")
-    known = {reader.weight for reader in readers(structure)}
-    strange = sorted(set(leave) - known)
+    known = cuttable(structure)
+    strange = sorted(set(leave) - known.keys())
     if strange:
         raise InputError(f"{strange[0]!r} is not the weight of a layer that could be cut")
     cut = _SparseCut(pattern or Pattern(), method, frozenset(leave), seed)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from secateur.errors import InputError
 from secateur.quantities import format_seconds
 from secateur.reports.html import asset
 from secateur.reports.markup import Markup, join, tag
@@ -25,6 +27,21 @@ _CSS = """
 section.half { grid-column: auto; }
 .bar { background: var(--accent); height: .6rem; border-radius: 2px; }
 """
+
+
+def check_page(path: Path) -> None:
+    """Make the folder of a page. Errors: InputError for a path that nothing can be written to."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the name of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            path.open("a").close()
+        else:
+            tempfile.TemporaryFile(dir=path.parent).close()  # leaves nothing behind
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{path} cannot be written ({reason}); give another path") from error
 
 
 def write_page(document: dict[str, Any], path: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from secateur.measure.latency import LEAST_GAIN, is_gain
 from secateur.reports import numbers
 from secateur.reports.reading import (
     Document,
@@ -92,10 +93,18 @@ def _speed(metrics: Document) -> Clause:
     where, ratio = runtime(metrics), numbers.factor(median)
     low, high = numbers.finite(speedup.get("low")), numbers.finite(speedup.get("high"))
     between = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
+    if speedup.get("same"):
+        return Clause("speed", f"as fast as before in {where}: no width has changed", "plain")
     if median <= 1:
         return Clause("speed", f"not faster in {where}: {ratio} the dense speed{between}", "bad")
     if low is not None and low <= 1:
         text = f"not measurably faster in {where}: {ratio}, and the spread{between} includes 1"
+        return Clause("speed", text, "bad")
+    if not is_gain(median, median if low is None else low):
+        text = (
+            f"not measurably faster in {where}: {ratio}, and loading one file twice makes "
+            f"{LEAST_GAIN - 1:.0%} of difference"
+        )
         return Clause("speed", text, "bad")
     return Clause("speed", f"{ratio} faster in {where}", "good")
 

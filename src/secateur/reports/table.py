@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from secateur.measure.latency import is_gain
 from secateur.quantities import format_bytes, format_count, format_seconds
 from secateur.reports import numbers
 from secateur.reports.reading import Document, checked, is_share, mapping, runtime, score
@@ -147,7 +148,7 @@ def _latency(metrics: Document) -> Row:
         median = numbers.finite(speedup.get("median")) or 1.0
         low = numbers.finite(speedup.get("low")) or median
         high = numbers.finite(speedup.get("high")) or median
-        better = None if low <= 1 <= high else low > 1
+        better = True if is_gain(median, low) else (False if high < 1 else None)
     named = runtime(metrics) if any(sides) else ""
     note = ", ".join(filter(None, [named, row.note]))
     texts = before, after, row.change, row.relative

@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -67,8 +67,8 @@ class Here:
         return evaluated(self._evaluate, point, self._objectives, self._timeout)
 
 
-class _Late(Exception):
-    """An evaluation took too long."""
+class _Late(BaseException):
+    """An evaluation took too long; no Exception, which the user's code may catch or rename."""
 
 
 def evaluated(
@@ -77,6 +77,7 @@ def evaluated(
     """What a point is worth; never raises an Exception of the evaluation: that is a failed trial.
 
     timeout: seconds, kept by a timer signal; code that never comes back to Python is not stopped.
+    What took longer is a failed trial, whatever came of it.
     Errors: InputError for a timeout outside of the main thread, where there are no such signals.
     """
     if math.isfinite(timeout) and threading.current_thread() is not threading.main_thread():
@@ -88,13 +89,15 @@ def evaluated(
     try:
         with _limited(timeout):
             found = evaluate(question)
-        values = tuple(map(float, found)) if isinstance(found, Sequence) else (float(found),)
+        values = _numbers(found)
         error = complaint(values, objectives)
     except _Late:
         error = too_long(timeout)
     except Exception as failure:  # an evaluation may be a user's
         error = f"{type(failure).__name__}: {failure}"
     seconds = time.perf_counter() - begun
+    if seconds > timeout:  # the signal may have been caught, or come while an error was handled
+        error = too_long(timeout)
     point, share = asked(question)
     values = (math.inf,) * objectives if error else values
     return Evaluation(point, values, seconds, error, share)
@@ -118,6 +121,15 @@ def complaint(values: tuple[float, ...], objectives: int) -> str:
     if all(map(math.isfinite, values)):
         return ""
     return f"the value is {values[0] if objectives == 1 else values}"
+
+
+def _numbers(found: Any) -> tuple[float, ...]:
+    """A number, or each of a sequence, an array or a tensor of one dimension."""
+    if hasattr(found, "tolist"):  # of numpy, torch and pandas
+        found = found.tolist()
+    if isinstance(found, Iterable) and not isinstance(found, str):
+        return tuple(map(float, found))
+    return (float(found),)
 
 
 @contextmanager

@@ -23,12 +23,17 @@ def _as_it_is(point: Point) -> Point | None:
     return point
 
 
+def _unsaid(point: Point) -> str:
+    return ""
+
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """A space, and what is known of its points without evaluating them.
 
     repair: a point nearby that keeps all constraints, as tightly as it can; None where there is
-            none. seeds: points to begin with, the most promising first.
+            none. refusal: why a point could not be repaired, in words; empty where that is not
+            known. seeds: points to begin with, the most promising first.
     table:  for parameters whose values add to what a point costs, parameter -> the loss to expect
             of each of its values; solve: the point of least loss in the table with the losses of
             each parameter weighted, that keeps the constraints. None where there is no table.
@@ -47,6 +52,7 @@ class Problem:
     objectives: int = 1
     cost: Callable[[Point], float] | None = None
     shares: Sequence[float] = ()
+    refusal: Callable[[Point], str] = _unsaid
 
     def refuse_several(self, name: str) -> None:
         """For algorithms that know one objective. Errors: InputError where there are more."""

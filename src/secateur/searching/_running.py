@@ -13,8 +13,9 @@ from secateur.searching import Algorithm, Wait
 from secateur.searching._evaluation import Engine, Evaluate, Evaluation, Here
 from secateur.searching._front import nondominated
 from secateur.searching._problem import Problem
-from secateur.searching._space import Partly, Question, asked
+from secateur.searching._space import Partly, Point, Question, Real, Space, asked
 
+DIGITS = 9  # by which numbers of two points are told apart: the rest is rounding
 ROUNDING = 1e-9  # of sums of shares
 ASKED = 30  # times the trials: questions whose answers are known already come to an end
 
@@ -61,7 +62,8 @@ def run_search(
     evaluate: a point that keeps the constraints -> its value, or one for each objective; what it
     raises of Exception is a failed trial, and so is a value that is not a number. Or an engine
     that evaluates points elsewhere. trials: evaluations at most, those of ``known`` counted, a
-    cheap one by its share; a point that comes again is not evaluated again and does not count.
+    cheap one by its share; a point that comes again, or one that differs from it by rounding
+    alone, is not evaluated again and does not count.
     seconds: no evaluation begins that would likely bring their sum, divided by ``parallel``, above
     this. known: evaluations of an earlier run of the same search, by what was asked, which are
     believed.
@@ -74,10 +76,12 @@ def run_search(
         if value < 1:
             raise InputError(f"{name} is {value}; give at least 1")
     engine = Here(evaluate, problem.objectives) if callable(evaluate) else evaluate
-    known = known or {}
+    space = problem.space
+    believed = {_alike(space, question): trial for question, trial in (known or {}).items()}
     lost = (math.inf,) * problem.objectives
     begun: set[Question] = set()
     done: dict[Question, Evaluation] = {}
+    refused: Point | None = None
     unanswered: deque[tuple[Question, Question | None]] = deque()
     count, cost = 0, 0.0
 
@@ -86,11 +90,12 @@ def run_search(
         if repaired is None:
             algorithm.tell(question, lost)
             return
-        if repaired not in done:
-            done[repaired] = known[repaired] if repaired in known else engine.answer(repaired)
+        place = _alike(space, repaired)
+        if place not in done:
+            done[place] = believed[place] if place in believed else engine.answer(repaired)
             units = sum(trial.share for trial in done.values())
-            tell(max(1, int(units + ROUNDING)), done[repaired])
-        algorithm.tell(repaired, done[repaired].values)
+            tell(max(1, int(units + ROUNDING)), done[place])
+        algorithm.tell(repaired, done[place].values)
 
     while cost < trials and count < ASKED * trials:
         while len(unanswered) >= parallel:
@@ -105,23 +110,26 @@ def run_search(
         count += 1
         question = point
         point, share = asked(question)
-        whole = problem.repair(problem.space.settled(point))
+        whole = problem.repair(space.settled(point))
+        refused = point if whole is None else refused
         repaired = whole if whole is None or share == 1 else Partly(whole, share)
-        if repaired is not None and repaired not in begun:
+        place = None if repaired is None else _alike(space, repaired)
+        if repaired is not None and place is not None and place not in begun:
             if cost + share > trials + ROUNDING:
                 break
-            if repaired not in known:
+            if place not in believed:
                 spent = [trial.seconds for trial in done.values()]
                 if spent and sum(spent) / parallel + max(spent) > seconds:
                     break
                 engine.begin(repaired)
-            begun.add(repaired)
+            begun.add(place)
             cost += share
         unanswered.append((question, repaired))
     while unanswered:
         answer()
     if not done:
-        raise InputError("no point of the search space keeps the constraints")
+        why = "" if refused is None else problem.refusal(refused)
+        raise InputError(f"no point of the search space keeps the constraints{why and f': {why}'}")
     full = tuple(trial for trial in done.values() if trial.share == 1)
     if not full:
         raise InputError(f"{trials} trials were too few for a full evaluation; give more")
@@ -129,3 +137,14 @@ def run_search(
     if not math.isfinite(best.value):
         raise InputError(f"all {len(full)} trials failed; the last: {best.error}")
     return Found(full, best, count, tuple(trial for trial in done.values() if trial.share < 1))
+
+
+def _alike(space: Space, question: Question) -> Question:
+    """The question that stands for all which differ from it by rounding alone."""
+    point, share = asked(question)
+    pairs = zip(space.parameters, point, strict=True)
+    rounded = tuple(
+        float(f"{value:.{DIGITS}g}") if isinstance(parameter, Real) else value
+        for parameter, value in pairs
+    )
+    return rounded if share == 1 else Partly(rounded, share)

@@ -88,8 +88,13 @@ class Real:
     when: tuple[str, tuple[Any, ...]] | None = None
 
     def __post_init__(self) -> None:
-        if not self.low < self.high or (self.log and self.low <= 0):
+        if not self.low < self.high:
             raise InputError(f"{self.name!r} needs low < high; {self.low} to {self.high} given")
+        if self.log and self.low <= 0:
+            raise InputError(
+                f"{self.name!r} is searched by its logarithm and needs low above 0; {self.low} to "
+                f"{self.high} given: raise low, or leave log out"
+            )
 
     @property
     def first(self) -> float:
@@ -122,21 +127,24 @@ Parameter = Discrete | Real
 @dataclass(frozen=True)
 class Space:
     """All points: a value for each parameter. Errors: InputError for names that are not unique,
-    and for conditions on parameters that do not come before."""
+    and for conditions on parameters that do not come before, or on values that these never
+    have."""
 
     parameters: tuple[Parameter, ...]
 
     def __post_init__(self) -> None:
-        known: set[str] = set()
+        known: dict[str, Parameter] = {}
         for parameter in self.parameters:
             if parameter.name in known:
                 raise InputError(f"two parameters are called {parameter.name!r}")
-            if parameter.when is not None and parameter.when[0] not in known:
-                raise InputError(
-                    f"{parameter.name!r} depends on {parameter.when[0]!r}, which does not come "
-                    "before it"
-                )
-            known.add(parameter.name)
+            if parameter.when is not None:
+                if parameter.when[0] not in known:
+                    raise InputError(
+                        f"{parameter.name!r} depends on {parameter.when[0]!r}, which does not come "
+                        "before it"
+                    )
+                _check_condition(parameter, known[parameter.when[0]])
+            known[parameter.name] = parameter
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -162,10 +170,36 @@ class Space:
         """float64 [parameters]: places in [0, 1] of a point. Errors: InputError."""
         return np.array([p.place(v) for p, v in zip(self.parameters, point, strict=True)])
 
+    def active(self, point: Point) -> dict[str, Any]:
+        """The values of those parameters that say something: the condition of each holds, and the
+        parameter of which it speaks says something itself."""
+        said: dict[str, Any] = {}
+        for parameter, value in zip(self.parameters, point, strict=True):
+            when = parameter.when
+            if when is None or (when[0] in said and said[when[0]] in when[1]):
+                said[parameter.name] = value
+        return said
+
     def settled(self, point: Point) -> Point:
         """With parameters that say nothing at their first value."""
-        values = dict(zip(self.names, point, strict=True))
-        for parameter in self.parameters:
-            if parameter.when is not None and values[parameter.when[0]] not in parameter.when[1]:
-                values[parameter.name] = parameter.first
-        return tuple(values.values())
+        said = self.active(point)
+        return tuple(said.get(parameter.name, parameter.first) for parameter in self.parameters)
+
+
+def _check_condition(parameter: Parameter, other: Parameter) -> None:
+    """Errors: InputError for a condition that never holds."""
+    assert parameter.when is not None
+    wanted = parameter.when[1]
+    if not isinstance(other, Discrete):
+        raise InputError(
+            f"{parameter.name!r} depends on {other.name!r}, a number from {other.low:g} to "
+            f"{other.high:g}, which never has the very values {wanted!r}; give {other.name!r} a "
+            "list of values"
+        )
+    strange = [value for value in wanted if value not in other.values]
+    if strange or not wanted:
+        said = repr(strange[0]) if strange else "no value"
+        raise InputError(
+            f"{parameter.name!r} wants {other.name!r} to be {said}, and it is one of "
+            f"{other.values!r}; name some of these in 'when'"
+        )

@@ -17,8 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from secateur.blame import reported
 from secateur.errors import InputError
-from secateur.sources.blame import reported
 
 FORMS = ("package.module:function", "file.py:function")
 

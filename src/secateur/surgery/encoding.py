@@ -4,10 +4,13 @@ A tensor is a mask of one bit for each element and the values that are not zero,
 by Zstandard; the bytes of the values are first put side by side by their place (all signs and
 exponents, then the rest), which is where floats repeat themselves. A mask costs the entropy of
 its zeros and little more. A negative zero comes back as zero. Nothing is unpickled, and a file is
-read one tensor at a time.
+read one tensor at a time. The header and every frame carry a checksum, and a file ends with its
+last frame.
 
-    "SECATEUR" | u64 length of the header | header, JSON | frames
+    "SECATEU2" | u64 length of the header | u32 its CRC-32 | header, JSON | frames
     header: name -> {dtype, shape, mask: [start, end] or null, values: [start, end]}
+
+Files of before, which began with "SECATEUR" and had no checksums, are read as well.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +29,7 @@ import torch
 
 from secateur.errors import InputError
 
-MAGIC = b"SECATEUR"
+MAGIC, UNCHECKED = b"SECATEU2", b"SECATEUR"  # the second of files without checksums
 LEVEL = 19
 SPARSE = 0.05  # share of zeros from which a mask is worth its bytes
 LARGEST = 2**40  # bytes of a tensor that a header may ask for
@@ -33,7 +37,7 @@ LARGEST = 2**40  # bytes of a tensor that a header may ask for
 
 def write_sparse(path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor]) -> Path:
     """Write tensors; returns the path. Errors: InputError without the package zstandard."""
-    compress = _package().ZstdCompressor(level=LEVEL).compress
+    compress = zstandard_package().ZstdCompressor(level=LEVEL, write_checksum=True).compress
     header: dict[str, Any] = {}
     frames: list[bytes] = []
     end = 0
@@ -64,7 +68,8 @@ def write_sparse(path: str | os.PathLike[str], tensors: Mapping[str, torch.Tenso
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with partial.open("wb") as file:
-            file.write(MAGIC + len(text).to_bytes(8, "little") + text)
+            file.write(MAGIC + len(text).to_bytes(8, "little"))
+            file.write(zlib.crc32(text).to_bytes(4, "little") + text)
             for data in frames:
                 file.write(data)
         os.replace(partial, path)
@@ -76,20 +81,30 @@ def write_sparse(path: str | os.PathLike[str], tensors: Mapping[str, torch.Tenso
 def read_sparse(path: str | os.PathLike[str]) -> Iterator[tuple[str, torch.Tensor]]:
     """(name, tensor) one after the other, as they were written.
 
-    Errors: InputError for a missing, foreign or truncated file.
+    Errors: InputError for a missing, foreign, truncated or changed file, when what is broken is
+    read; a length that is wrong is seen at once.
     """
     path = Path(path)
-    decompressor = _package().ZstdDecompressor()
+    decompressor = zstandard_package().ZstdDecompressor()
     broken = InputError(f"{path} is no whole file of sparse weights; write it again")
     try:
         with path.open("rb") as file:
-            if file.read(8) != MAGIC:
+            magic = file.read(8)
+            if magic not in (MAGIC, UNCHECKED):
                 raise broken
             length = int.from_bytes(file.read(8), "little")
+            checksum = file.read(4) if magic == MAGIC else None
             if length > path.stat().st_size:
                 raise broken
-            header = json.loads(file.read(length))
-            start = 16 + length
+            text = file.read(length)
+            if checksum is not None and checksum != zlib.crc32(text).to_bytes(4, "little"):
+                raise broken
+            header = json.loads(text)
+            start = file.tell()
+            places = [place for e in header.values() for place in (e["mask"], e["values"])]
+            end = max((place[1] for place in places if place), default=0)
+            if path.stat().st_size != start + end:
+                raise broken
 
             def frame(place: list[int], size: int) -> np.ndarray:
                 file.seek(start + place[0])
@@ -102,7 +117,9 @@ def read_sparse(path: str | os.PathLike[str]) -> Iterator[tuple[str, torch.Tenso
                 yield name, _read(entry, frame, broken)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    except (ValueError, KeyError, TypeError, _package().ZstdError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise broken from error
+    except zstandard_package().ZstdError as error:
         raise broken from error
 
 
@@ -140,7 +157,8 @@ def _bits(tensor: torch.Tensor) -> np.ndarray:
     return raw.view(f"u{tensor.element_size()}")
 
 
-def _package() -> ModuleType:
+def zstandard_package() -> ModuleType:
+    """The package that compresses. Errors: InputError where it is not installed."""
     try:
         import zstandard
     except ImportError as error:

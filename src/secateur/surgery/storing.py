@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -238,10 +239,13 @@ def _unique_tensors(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """safetensors, replaced in one step."""
+    """safetensors, replaced in one step, and as readable as any other file of this process."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     plain = torch.contiguous_format
+    partial.touch()  # with the mode that the umask leaves, where save_file has one of its own
+    mode = stat.S_IMODE(partial.stat().st_mode)
     save_file({name: t.clone(memory_format=plain) for name, t in tensors.items()}, partial)
+    partial.chmod(mode)
     os.replace(partial, path)
 
 

@@ -13,14 +13,29 @@ from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
-from secateur.errors import InputError
+from secateur.blame import reported, told
+from secateur.errors import InputError, SecateurError
 from secateur.structure.inputs import is_batched, map_tensors
 
 LABELS = ("labels", "label", "targets", "target")  # the first of them that a mapping has
 FIRST = 8  # samples of each data set that are looked at to see whether their shapes differ
 Shapes = tuple[tuple[int, ...], ...]
+
+
+class SampleError(InputError):
+    """A sample that cannot be read, or put into a batch with others.
+
+    dataset: the innermost one; number: of the sample in it, or None where it is not known.
+    """
+
+    def __init__(self, text: str, dataset: Dataset[Any], number: int | None) -> None:
+        super().__init__(text)
+        self.dataset, self.number = dataset, number
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return InputError, (str(self),)  # data sets do not travel between processes
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +66,8 @@ class Collated(Dataset[Any]):
         and for inputs of other shapes than known.
         """
         samples = samples_at(self.dataset, numbers)
-        columns = columns_of(self.collate([*samples, *self.rulers]))
+        with reported("the collate_fn"):
+            columns = columns_of(self.collate([*samples, *self.rulers]))
         whole = len(samples) + len(self.rulers)
         if not any(is_batched(t) and len(t) == whole for t in pytree.tree_leaves(columns[:-1])):
             raise InputError(
@@ -106,9 +122,37 @@ def _longest(sets: Iterable[Collated]) -> list[Any]:
 
 
 def samples_at(dataset: Dataset[Any], numbers: Sequence[int]) -> list[Any]:
-    """Some samples, in one call where the data set has one for it."""
+    """Some samples, in one call where the data set has one for it.
+
+    Errors: SampleError, with file and line, for what the data set raises.
+    """
+    dataset, numbers = under_subsets(dataset, numbers)
     fetch = getattr(dataset, "__getitems__", None)
-    return fetch(list(numbers)) if fetch else [dataset[number] for number in numbers]
+    found: list[Any] = []
+    try:
+        if fetch:
+            return fetch(list(numbers))
+        for number in numbers:
+            found.append(dataset[number])
+        return found
+    except SecateurError:
+        raise
+    except Exception as error:
+        number = None if fetch else numbers[len(found)]
+        where = f"one of the {len(numbers)} samples from {numbers[0]}"
+        where = where if number is None else f"sample {number}"
+        name = type(dataset).__name__
+        raise SampleError(f"{where} of the {name}: {told(error)}", dataset, number) from error
+
+
+def under_subsets(
+    dataset: Dataset[Any], numbers: Sequence[int]
+) -> tuple[Dataset[Any], Sequence[int]]:
+    """The data set under ``Subset``s, and the numbers of the same samples in it."""
+    while type(dataset) is Subset:
+        inside = dataset.indices
+        dataset, numbers = dataset.dataset, [inside[number] for number in numbers]
+    return dataset, numbers
 
 
 def columns_of(batch: Any) -> tuple[Any, ...]:

@@ -20,6 +20,7 @@ from secateur.training.history import EpochReport, StepReport
 from secateur.training.interrupts import Guard
 from secateur.training.learning_rates import rate_factor
 from secateur.training.loading import batches
+from secateur.training.masks import hold
 from secateur.training.optimizers import set_learning_rate
 from secateur.training.randomness import undisturbed
 from secateur.training.settings import FinetuneSettings
@@ -53,6 +54,20 @@ class Training:
         return self.state.stepper.settings
 
 
+def look_before(job: Training) -> None:
+    """Validate the model as it was given: it stays where every epoch is worse. Not where methods
+    take part, which have yet to give it its form."""
+    state, settings = job.state, job.settings
+    first = state.epoch == settings.begin_at and state.batch == 0 and not state.before
+    if not first or not settings.keep_best or job.validate is None or state.stepper.extensions:
+        return
+    hold(state.stepper.masks)
+    metrics = _validated(job, job.validate)
+    if metrics and _is_best(job, metrics):
+        _keep(job, settings.begin_at)
+    state.before = metrics
+
+
 def epoch(job: Training) -> None:
     """Train what is left of this epoch, validate, save."""
     state, settings, extensions = job.state, job.settings, job.state.stepper.extensions
@@ -70,15 +85,11 @@ def epoch(job: Training) -> None:
     metrics: dict[str, float] = {}
     with shown(extensions):
         if job.validate is not None:
-            model.eval()
-            # Training does not depend on what a validation draws.
-            with undisturbed(state.stepper.device), torch.no_grad(), job.guard.open():
-                metrics = _numbers(job.validate(model))
+            metrics = _validated(job, job.validate)
         settled = all(extension.settled(last) for extension in extensions)
         best = settings.keep_best and settled and bool(metrics) and _is_best(job, metrics)
         if best:
-            state.best = {name: t.clone() for name, t in model_tensors(model).items()}
-            state.best_epoch = state.epoch + 1
+            _keep(job, state.epoch + 1)
     _tick(job)
     details: dict[str, float] = {}
     for extension in extensions:
@@ -101,6 +112,21 @@ def epoch(job: Training) -> None:
     if job.on_epoch is not None:
         with undisturbed(state.stepper.device), job.guard.open():
             job.on_epoch(report)
+
+
+def _validated(job: Training, validate: Validate) -> dict[str, float]:
+    model = job.state.stepper.model
+    model.eval()
+    # Training does not depend on what a validation draws.
+    with undisturbed(job.state.stepper.device), torch.no_grad(), job.guard.open():
+        return _numbers(validate(model))
+
+
+def _keep(job: Training, epoch: int) -> None:
+    """The model as it is now is the best so far."""
+    tensors = model_tensors(job.state.stepper.model)
+    job.state.best = {name: tensor.clone() for name, tensor in tensors.items()}
+    job.state.best_epoch = epoch
 
 
 def _updates(job: Training) -> None:
@@ -214,7 +240,7 @@ def _numbers(metrics: Any) -> dict[str, float]:
 
 
 def _is_best(job: Training, metrics: dict[str, float]) -> bool:
-    """Whether this epoch is better than the best so far; a metric that is NaN never is."""
+    """Whether the model is better now than the best so far; a metric that is NaN never is."""
     name = job.settings.best_by or next(iter(metrics))
     if name not in metrics:
         raise InputError(f"validate returned {', '.join(metrics)}, and best_by is {name!r}")
@@ -223,6 +249,9 @@ def _is_best(job: Training, metrics: dict[str, float]) -> bool:
         return False
     if best is None:
         return True
+    if best == job.settings.begin_at:  # an epoch that is as good as no training has it
+        before = job.state.before[name]
+        return value >= before if job.settings.higher_is_better else value <= before
     before = next(r for r in job.state.reports if r.epoch == best).metrics[name]
     return value > before if job.settings.higher_is_better else value < before
 

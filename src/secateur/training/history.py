@@ -34,7 +34,7 @@ class EpochReport:
     metrics: what ``validate`` returned; empty without it.
     learning_rate: of the last update.
     seconds: of the whole epoch with its validation; after a resume the time of both parts.
-    best:    whether it was better than all epochs before.
+    best:    whether it was better than all epochs before, and no worse than the model as given.
     details: numbers of methods that took part, such as a share of zeros.
     """
 
@@ -52,15 +52,18 @@ class EpochReport:
 class History:
     """All epochs of a training, those before a resume included.
 
-    kept:   the epoch whose weights the model has now, from 1; the last one where no metric chose.
+    kept:   the epoch whose weights the model has now, from 1; the last one where no metric chose;
+            ``begin_at`` of the settings, mostly 0, where all were worse than the model as given.
     masks:  of what methods hold at zero: parameter -> bool, True where an element stays.
     remove: units that methods chose, and that are zero: group -> numbers.
+    before: metrics of the model as given; empty where they were not looked at.
     """
 
     epochs: tuple[EpochReport, ...]
     kept: int
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     remove: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    before: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -68,6 +71,6 @@ class History:
         return sum(report.seconds for report in self.epochs)
 
     @property
-    def kept_report(self) -> EpochReport:
-        """The report of the epoch whose weights the model has now."""
-        return next(report for report in self.epochs if report.epoch == self.kept)
+    def kept_report(self) -> EpochReport | None:
+        """Of the epoch whose weights the model has now; None where it is as it was given."""
+        return next((report for report in self.epochs if report.epoch == self.kept), None)

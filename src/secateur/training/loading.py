@@ -7,18 +7,20 @@ tensors (and subsets of them) are indexed a batch at a time instead of a sample 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 
+from secateur.blame import told
 from secateur.errors import InputError
 from secateur.structure.inputs import as_arguments, map_tensors
-from secateur.training.collating import Collated, samples_at
+from secateur.training.collating import Collated, SampleError, samples_at, under_subsets
 
 Batch = tuple[Any, Any]
 
@@ -42,7 +44,7 @@ def batches(
     """
     size = count_samples(dataset)
     number = count_batches(size, batch_size, least)
-    order = None if seed is None else _order(size, seed, epoch)
+    order = None if seed is None else order_of(size, seed, epoch)
     read = _reader(dataset)
     for batch in range(start, number):
         first, last = batch * batch_size, min((batch + 1) * batch_size, size)
@@ -113,7 +115,8 @@ def stream_seed(*numbers: int) -> int:
     return (int(high) << 31) ^ int(low)
 
 
-def _order(size: int, seed: int, epoch: int) -> torch.Tensor:
+def order_of(size: int, seed: int, epoch: int = 0) -> torch.Tensor:
+    """int64 [size]: the numbers of the samples, in the order in which ``batches`` reads them."""
     generator = torch.Generator().manual_seed(stream_seed(seed, epoch))
     return torch.randperm(size, generator=generator)
 
@@ -171,14 +174,41 @@ def _own_batch(dataset: Collated, chosen: torch.Tensor | None, index: Any) -> Ba
 
 
 def _collated(dataset: Dataset[Any], index: slice | torch.Tensor) -> Batch:
-    samples = samples_at(dataset, _numbers(index))
+    dataset, numbers = under_subsets(dataset, _numbers(index))
+    samples = samples_at(dataset, numbers)
     first = samples[0]
     if not isinstance(first, (tuple, list)):
         raise InputError(
             f"a sample of the {type(dataset).__name__} is a {type(first).__name__}; "
             "expected a tuple (input, target)"
         )
-    return _split(tuple(default_collate(samples)))
+    try:
+        columns = tuple(default_collate(samples))
+    except (RuntimeError, TypeError, ValueError, KeyError) as error:
+        raise _unlike(dataset, numbers, samples, error) from error
+    return _split(columns)
+
+
+def _unlike(
+    dataset: Dataset[Any], numbers: Sequence[int], samples: Sequence[Any], error: Exception
+) -> SampleError:
+    """Why samples make no batch: the first whose shapes are not those of the first of all."""
+    name, shapes = type(dataset).__name__, [_shapes(sample) for sample in samples]
+    odd = next((place for place, found in enumerate(shapes) if found != shapes[0]), None)
+    if odd is None:
+        text = f"samples of the {name} make no batch: {told(error)}"
+        return SampleError(text, dataset, numbers[0])
+    return SampleError(
+        f"samples {numbers[0]} and {numbers[odd]} of the {name} have the shapes {shapes[0]} and "
+        f"{shapes[odd]}; give all samples one shape, or a DataLoader whose collate_fn pads them",
+        dataset,
+        numbers[odd],
+    )
+
+
+def _shapes(sample: Any) -> str:
+    leaves = pytree.tree_leaves(sample)
+    return ", ".join(str(list(leaf.shape)) for leaf in leaves if hasattr(leaf, "shape"))
 
 
 def _numbers(index: slice | torch.Tensor) -> list[int]:

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from secateur.errors import InputError
 from secateur.structure.structure import Structure
 from secateur.training.devices import device_of, resolve, visiting
-from secateur.training.epochs import Training, Validate, epoch, save
+from secateur.training.epochs import Training, Validate, epoch, look_before, save
 from secateur.training.extensions import Method, joined
 from secateur.training.history import EpochReport, History, StepReport
 from secateur.training.interrupts import guarded
@@ -48,7 +48,8 @@ def finetune(
 
     data_train: samples are (input, target).
     teacher:    the dense model; with ``settings.distill`` alone, and never changed.
-    validate:   called in eval mode and without gradients after each epoch.
+    validate:   called in eval mode and without gradients after each epoch; with
+                ``settings.keep_best`` and without methods before the first one too.
     loss:       of (outputs, targets); cross-entropy or mean squared error without one.
     checkpoint: a file; where it exists, the training goes on from it and ends with the weights
                 of one that was never interrupted, bit by bit on a CPU. Use one file for each
@@ -110,6 +111,7 @@ def finetune(
             on_step=on_step,
         )
         try:
+            look_before(job)
             while state.epoch < settings.epochs:
                 epoch(job)
         except KeyboardInterrupt:
@@ -123,8 +125,8 @@ def finetune(
             for extension in extensions:
                 extension.show()  # for good
         outcome = joined([extension.finish() for extension in extensions])
-        kept = state.best_epoch or settings.epochs
-        return History(tuple(state.reports), kept, outcome.masks, outcome.remove)
+        kept = settings.epochs if state.best_epoch is None else state.best_epoch
+        return History(tuple(state.reports), kept, outcome.masks, outcome.remove, state.before)
 
 
 def _laid_out(

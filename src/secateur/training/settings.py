@@ -38,7 +38,8 @@ class FinetuneSettings:
     mixed_precision:  auto (bf16, or else fp16, on a GPU; off on a CPU), off, bf16 or fp16.
     channels_last:    keep images and kernels in that layout while training, where that is safe
                       (see ``layouts.py``).
-    keep_best:        end with the weights of the epoch that validated best.
+    keep_best:        end with the weights of the epoch that validated best, or as given where all
+                      epochs are worse and no methods take part.
     best_by:          which metric says so; the first that ``validate`` returns without a name.
     higher_is_better: of that metric.
     checkpoint_every: in batches; None is once an epoch and after each minute. No result depends

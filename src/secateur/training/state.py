@@ -32,7 +32,9 @@ class TrainingState:
     loss_sum:     of the samples of this epoch so far: float64 scalar on the device.
     seconds:      of this epoch so far.
     generator:    draws the augmentation.
+    before:       metrics of the model as it was given; empty where they are not looked at.
     best:         tensors of the best epoch; empty while there is none.
+    best_epoch:   ``begin_at`` of the settings for the model as it was given.
     """
 
     stepper: Stepper
@@ -45,6 +47,7 @@ class TrainingState:
     samples: int = 0
     seconds: float = 0.0
     reports: list[EpochReport] = field(default_factory=list)
+    before: dict[str, float] = field(default_factory=dict)
     best: Tensors = field(default_factory=dict)
     best_epoch: int | None = None
 
@@ -85,6 +88,7 @@ def save_state(path: Path, state: TrainingState) -> None:
         "samples": state.samples,
         "seconds": state.seconds,
         "reports": [asdict(report) for report in state.reports],
+        "before": state.before,
         "best_epoch": state.best_epoch,
         "random": random_values,
         "optimizer": optimizer_values,
@@ -120,7 +124,7 @@ def load_state(path: Path, state: TrainingState) -> None:
     state.loss_sum.fill_(document["loss_sum"])
     state.samples, state.seconds = document["samples"], document["seconds"]
     state.reports = [EpochReport(**report) for report in document["reports"]]
-    state.best_epoch = document["best_epoch"]
+    state.before, state.best_epoch = document.get("before", {}), document["best_epoch"]
     state.best = {n: t.to(stepper.device) for n, t in _group(tensors, "best").items()}
 
 

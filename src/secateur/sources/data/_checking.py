@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from secateur.errors import InputError
 from secateur.protocols import Data
+from secateur.structure.inputs import map_tensors
+from secateur.training.collating import Collated, SampleError, samples_at
 
 IGNORED = -100  # the label of positions that do not count, as in PyTorch
 _MOST = 10_000  # samples read for their labels, where a data set does not keep them apart
@@ -26,22 +29,54 @@ def splits(data: Data) -> Iterator[tuple[str, Dataset[Any]]]:
         yield "test", data.test
 
 
+@contextmanager
+def named_splits(data: Data | None) -> Iterator[None]:
+    """Errors: InputError in place of a SampleError of the block: which split the sample is of."""
+    try:
+        yield
+    except SampleError as error:
+        found = [] if data is None else splits(data)
+        split = next((name for name, one in found if _holds(one, error)), None)
+        if data is None or split is None:
+            raise
+        raise InputError(f"{data.name}: {split}: {error}") from error
+
+
+def _holds(split: Dataset[Any], error: SampleError) -> bool:
+    """Whether a split has the sample that an error is about."""
+    numbers: Sequence[int] | None = None  # of its samples in the data set that is looked at; all
+    inside = split
+    while isinstance(inside, Collated) or type(inside) is Subset:
+        if type(inside) is Subset:
+            own = inside.indices
+            numbers = own if numbers is None else [own[number] for number in numbers]
+        inside = inside.dataset
+    known = numbers is None or error.number is None or error.number in numbers
+    return inside is error.dataset and known
+
+
 def check_samples(data: Data) -> None:
-    """Errors: InputError for an empty split, samples that are no pairs, inputs that are not finite.
+    """Errors: InputError for an empty split, samples that are no pairs or cannot be read, inputs
+    that are not finite.
 
     Data sets of tensors are checked whole, others by their first samples.
     """
-    for split, dataset in splits(data):
-        where = f"{data.name}: {split}"
-        size = len(dataset)  # type: ignore[arg-type]
-        if size == 0:
-            raise InputError(f"{where} is empty; give at least one sample")
-        if type(dataset) is TensorDataset:
-            _check_sample(where, 0, dataset[0])
-            _check_finite(where, dataset.tensors[:-1])
-            continue
-        for index in range(min(_LOOKED_AT, size)):
-            _check_sample(where, index, dataset[index])
+    with named_splits(data):
+        for split, dataset in splits(data):
+            _check_split(f"{data.name}: {split}", dataset)
+
+
+def _check_split(where: str, dataset: Dataset[Any]) -> None:
+    size = len(dataset)  # type: ignore[arg-type]
+    if size == 0:
+        raise InputError(f"{where} is empty; give at least one sample")
+    if type(dataset) is TensorDataset:
+        _check_sample(where, 0, dataset[0])
+        for tensor in dataset.tensors[:-1]:
+            check_finite(where, tensor)
+        return
+    for index in range(min(_LOOKED_AT, size)):
+        _check_sample(where, index, samples_at(dataset, [index])[0])
 
 
 def _check_sample(where: str, index: int, sample: object) -> None:
@@ -60,25 +95,38 @@ def _check_sample(where: str, index: int, sample: object) -> None:
     for leaf in leaves:
         broken = _not_finite(leaf)
         if broken:
-            raise InputError(_not_finite_message(where, index, broken))
+            raise InputError(_not_finite_message(f"{where} sample {index}", broken))
 
 
-def _check_finite(where: str, inputs: Sequence[torch.Tensor]) -> None:
-    for tensor in inputs:
+def check_finite(where: str, inputs: Any, numbers: Sequence[int] | None = None) -> None:
+    """Errors: InputError for the first sample of a batch whose input is NaN or infinite.
+
+    inputs: a tree of tensors [N, ...]. numbers: of the samples; their places without.
+    """
+
+    def check(tensor: torch.Tensor) -> torch.Tensor:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor.sum())):
             # A sum can overflow where every value is finite: look at each before refusing.
-            rows = torch.isfinite(tensor.flatten(1) if tensor.dim() > 1 else tensor[:, None])
-            for index in (~rows.all(dim=1)).nonzero().flatten()[:1].tolist():
-                raise InputError(_not_finite_message(where, index, _not_finite(tensor[index])))
+            rows = torch.isfinite(tensor.flatten(1) if tensor.dim() > 1 else tensor.reshape(-1, 1))
+            for place in (~rows.all(dim=1)).nonzero().flatten()[:1].tolist():
+                sample = f"sample {place}"
+                if numbers is not None:
+                    alike = len(numbers) == len(rows)  # a collate_fn may make of them what it likes
+                    sample = f"sample {numbers[place]}" if alike else "a batch"
+                broken = int((~rows[place]).sum())
+                raise InputError(_not_finite_message(f"{where} {sample}", broken))
+        return tensor
+
+    map_tensors(check, inputs)
 
 
 def _not_finite(tensor: torch.Tensor) -> int:
     return int((~torch.isfinite(tensor)).sum()) if tensor.is_floating_point() else 0
 
 
-def _not_finite_message(where: str, index: int, broken: int) -> str:
+def _not_finite_message(where: str, broken: int) -> str:
     return (
-        f"{where} sample {index} has {broken} values that are NaN or infinite in its input; "
+        f"{where} has {broken} values that are NaN or infinite in its input; "
         "clean or leave out such samples"
     )
 
@@ -129,7 +177,7 @@ def labels_of(dataset: Dataset[Any]) -> torch.Tensor | None:
 
 def _first_labels(dataset: Dataset[Any]) -> torch.Tensor | None:
     size = min(len(dataset), _MOST)  # type: ignore[arg-type]
-    return _as_labels([dataset[index][-1] for index in range(size)])
+    return _as_labels([samples_at(dataset, [index])[0][-1] for index in range(size)])
 
 
 def _as_labels(targets: Any) -> torch.Tensor | None:

@@ -18,13 +18,13 @@ from torch.utils.data import (
 )
 from torch.utils.data._utils.collate import default_convert
 
+from secateur.blame import reported
 from secateur.errors import InputError
 from secateur.protocols import Data
-from secateur.sources.blame import reported
 from secateur.sources.data import DATA_SOURCES
 from secateur.sources.data._checking import check_samples, splits
 from secateur.sources.functions import FORMS, load_function
-from secateur.training.collating import LABELS, Collated, levelled
+from secateur.training.collating import LABELS, Collated, SampleError, levelled, samples_at
 
 
 def load_data(
@@ -122,8 +122,11 @@ def _dataset_of(spec: str, split: str, given: object) -> Dataset[Any]:
             "whose samples are (input, target)"
         )
     dataset: Dataset[Any] = given  # type: ignore[assignment]
-    if collate is None and _told_by_name(dataset):
-        collate = default_collate
+    try:
+        if collate is None and _told_by_name(dataset):
+            collate = default_collate
+    except SampleError as error:
+        raise InputError(f"{where}: {error}") from error
     return dataset if collate is None else Collated(dataset, collate)
 
 
@@ -131,7 +134,7 @@ def _told_by_name(dataset: Dataset[Any]) -> bool:
     """Whether samples are mappings with labels, as those of transformers' data sets are."""
     if type(dataset) is TensorDataset or not len(dataset):  # type: ignore[arg-type]
         return False
-    first = dataset[0]
+    first = samples_at(dataset, [0])[0]
     return isinstance(first, Mapping) and any(name in first for name in LABELS)
 
 

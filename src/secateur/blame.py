@@ -10,7 +10,7 @@ from pathlib import Path
 
 from secateur.errors import InputError, SecateurError
 
-_OURS = Path(__file__).resolve().parent.parent
+_OURS = Path(__file__).resolve().parent
 _PYTHON = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
 _LONGEST = 400  # characters of a message; torch's can run to pages
 
@@ -27,16 +27,19 @@ def reported(spec: str) -> Iterator[None]:
     except SecateurError:
         raise
     except (Exception, SystemExit) as error:
-        message = " ".join(str(error).split())
-        if len(message) > _LONGEST:
-            message = f"{message[:_LONGEST]}…"
-        if isinstance(error, SyntaxError):
-            message = error.msg  # its text repeats the place
-        place = _place(error)
-        raise InputError(
-            f"{spec}: {type(error).__name__}{': ' if message else ''}{message}"
-            f"{f' ({place})' if place else ''}"
-        ) from error
+        raise InputError(f"{spec}: {told(error)}") from error
+
+
+def told(error: BaseException) -> str:
+    """``type: message (file:line)``, in one line."""
+    message = " ".join(str(error).split())
+    if len(message) > _LONGEST:
+        message = f"{message[:_LONGEST]}…"
+    if isinstance(error, SyntaxError):
+        message = error.msg  # its text repeats the place
+    place = _place(error)
+    colon = ": " if message else ""
+    return f"{type(error).__name__}{colon}{message}{f' ({place})' if place else ''}"
 
 
 def _place(error: BaseException) -> str:
