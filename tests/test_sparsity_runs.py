@@ -267,6 +267,31 @@ def test_zeros_of_recurrent_layers_outlive_training(method):
     assert gone == pytest.approx(0.4 * sum(p.numel() for p in parameters.values()), abs=9)
 
 
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "obs"])
+def test_one_calibration_sample_changes_nothing_but_zeros(method):
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 6, 3), torch.nn.BatchNorm2d(6), torch.nn.ReLU(), torch.nn.Flatten(),
+        torch.nn.Linear(24, 2),
+    )  # fmt: skip
+    data = torch.utils.data.TensorDataset(torch.randn(9, 1, 4, 4), torch.arange(9) % 2)
+    one = torch.utils.data.Subset(data, [0])
+    recipe = {"sparsity": {"zeros": 0.5, "method": method}, "latency": None}
+
+    def cut():
+        return sc.compress(net, one, data, target={}, epochs=0, recipe=recipe)
+
+    if method == "obs":
+        with pytest.raises(InputError, match="16 or more that differ"):
+            cut()
+        return
+    found = cut()
+    assert any("only 1 sample" in note for note in found.metrics["notes"])
+    own = net.state_dict()
+    for name, tensor in found.model.state_dict().items():
+        kept = tensor != 0 if name in found.metrics["sparsity"]["zeros"] else ...
+        assert torch.equal(tensor[kept], own[name][kept]), name
+
+
 @pytest.mark.parametrize("section", [{"pattern": "7:13"}, {"zeros": 0.5, "keep": ["*"]}])
 def test_a_cut_that_fits_no_layer_is_refused(place, section):
     write_recipe(

@@ -12,7 +12,7 @@ from torch import nn
 
 from secateur.config import SparsitySection
 from secateur.errors import InputError
-from secateur.job.calibrating import calibration, is_foreign
+from secateur.job.calibrating import calibration, can_repair, is_foreign
 from secateur.job.clock import Clock
 from secateur.job.validating import described, validated
 from secateur.job.work import Work
@@ -67,7 +67,12 @@ def sparsified(work: Work, number: int = 1) -> dict[str, Any]:
         zeros = {name: float((~mask).double().mean()) for name, mask in masks.items()}
     elif not met:
         zeros, whole = _by_method(work, section, model, structure, samples)
-    if recipe.pruning.recalibrate and samples is not None and not is_foreign(recipe):
+    if (
+        samples is not None
+        and recipe.pruning.recalibrate
+        and can_repair(samples)
+        and not is_foreign(recipe)
+    ):
         recalibrate(model, samples)
     clock.lap(STAGE)
     save(model.eval(), place)
@@ -104,6 +109,12 @@ def _by_method(
     """Layer after layer; shares of zeros of what was cut, and why the others were not."""
     if samples is None:
         raise InputError("'sparsity' needs calibration samples; give data, or pruning.calibrate")
+    repairs = can_repair(samples)
+    if section.method == "obs" and not repairs:
+        raise InputError(
+            "sparsity.method 'obs' solves what stays from calibration samples, and there is one, "
+            "or all are alike; give 16 or more that differ, or take 'magnitude'"
+        )
     weights = set(cuttable(structure))
     leave = _left_whole(section, weights)
     pattern = pattern_of(section, model, weights - leave, count_params(work.dense))
@@ -112,7 +123,7 @@ def _by_method(
     with torch.no_grad():
         for name, own in named_tensors(model).items():
             canonical = structure.aliases.get(name, name)
-            if canonical in found.compensation.tensors:
+            if canonical in (found.compensation.tensors if repairs else found.zeros):
                 own.copy_(found.compensation.tensors[canonical])
     whole = {**dict.fromkeys(sorted(leave), KEPT), **found.whole}
     zeros = {name: share for name, share in found.zeros.items() if name not in whole}
