@@ -462,10 +462,8 @@ def test_a_recipe_that_cannot_be_timed_is_refused(changes, sentence, tmp_path):
     assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("faster", [False, True])
-def test_a_model_that_gains_no_speed_is_not_kept(faster, tmp_path, monkeypatch):
-    """The timing is made up, for a real one decides otherwise on another day."""
-    ratio = 1.5 if faster else 1.0
+def made_up_speedup(monkeypatch, ratio: float) -> None:
+    """A run times both models so, whatever they take."""
     timing = {"median": 1e-3, "low": 1e-3, "high": 1e-3, "runtime": "onnxruntime",
               "precision": "f32", "batch": 1, "threads": 1}  # fmt: skip
     monkeypatch.setattr(
@@ -475,6 +473,12 @@ def test_a_model_that_gains_no_speed_is_not_kept(faster, tmp_path, monkeypatch):
             "speedup": {"median": ratio, "low": ratio - 0.05, "high": ratio + 0.05},
         },
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("faster", [False, True])
+def test_a_model_that_gains_no_speed_is_not_kept(faster, tmp_path, monkeypatch):
+    """The timing is made up, for a real one decides otherwise on another day."""
+    made_up_speedup(monkeypatch, 1.5 if faster else 1.0)
     model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4)).eval()
     x = torch.randn(2, 1, 8, 8)
     result = sc.compress(
@@ -497,21 +501,8 @@ def test_a_model_that_gains_no_speed_is_not_kept(faster, tmp_path, monkeypatch):
         assert not result.plan.remove
 
 
-def not_faster_at_all(monkeypatch) -> None:
-    """Both models take a millisecond."""
-    timing = {"median": 1e-3, "low": 1e-3, "high": 1e-3, "runtime": "onnxruntime",
-              "precision": "f32", "batch": 1, "threads": 1}  # fmt: skip
-    monkeypatch.setattr(
-        "secateur.job.reporting.paired_latency",
-        lambda *_: {
-            "before": timing, "after": timing,
-            "speedup": {"median": 1.0, "low": 0.99, "high": 1.01},
-        },
-    )  # fmt: skip
-
-
 def test_a_refused_model_is_handed_back_where_no_folder_is_kept(tmp_path, monkeypatch):
-    not_faster_at_all(monkeypatch)
+    made_up_speedup(monkeypatch, 1.0)
     monkeypatch.setattr(
         "secateur.job.slower.ways_to_deploy",
         lambda *_: {"ways": [], "speedup": [2.0, 1.9, 2.1], "sentence": "Take it in int8."},
@@ -535,7 +526,7 @@ def test_a_refused_model_is_handed_back_where_no_folder_is_kept(tmp_path, monkey
 
 
 def test_advice_on_a_run_that_kept_its_dense_model_is_of_what_was_pruned(tmp_path, monkeypatch):
-    not_faster_at_all(monkeypatch)
+    made_up_speedup(monkeypatch, 1.0)
     compared: list[list[int]] = []
 
     def ways(recipe, subject, dense, pruned, *_) -> dict:

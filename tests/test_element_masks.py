@@ -12,8 +12,9 @@ import secateur as sc
 from secateur.criteria import CRITERIA
 from secateur.masking.densities import erk_counts
 from secateur.masking.storing import apply_masks, load_masks, save_masks
-from secateur.masks import cuttable, element_masks
+from secateur.masks import element_masks
 from secateur.protocols import FROM_NOTHING
+from secateur.repair.sparsifying import cuttable
 from secateur.training.statistics import GIVEN, KNOWN
 from zoo import ZOO
 

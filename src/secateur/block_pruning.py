@@ -13,9 +13,9 @@ from secateur.errors import InputError
 from secateur.granularities import cells_of
 from secateur.masking import BelowShare, choose_masks
 from secateur.masking.storing import apply_masks
-from secateur.masks import cuttable
 from secateur.metrics import evaluate
 from secateur.planning import PruningPlan
+from secateur.repair.sparsifying import cuttable
 from secateur.requesting import judge_of
 from secateur.structure.inputs import ExampleInputs
 from secateur.structure.structure import Structure, trace

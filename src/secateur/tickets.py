@@ -15,8 +15,9 @@ from torch.utils.data import Dataset
 
 from secateur.errors import InputError
 from secateur.masking.storing import apply_masks
-from secateur.masks import cuttable, element_masks, judge_of_elements
+from secateur.masks import element_masks, judge_of_elements
 from secateur.protocols import ElementCriterion
+from secateur.repair.sparsifying import cuttable
 from secateur.schedules import share_at
 from secateur.structure.copying import copied
 from secateur.structure.structure import Structure

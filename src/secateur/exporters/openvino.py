@@ -6,11 +6,10 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from types import ModuleType
 
 from torch import fx, nn
 
-from secateur.errors import ExportError, InputError
+from secateur.errors import ExportError
 from secateur.exporters import exporter, refuses, writes
 from secateur.exporters._files import staged, target
 from secateur.exporters._parity import UNCHECKED, parity
@@ -22,13 +21,13 @@ from secateur.exporters.onnx import (
     require_packages,
     write_onnx,
 )
-from secateur.runtimes.openvino import load_openvino
+from secateur.runtimes.openvino import last_line, load_openvino, openvino_package
 from secateur.structure.inputs import ExampleInputs
 
 
 def refuse_for_openvino(model: nn.Module, graph: fx.Graph) -> None:
     """Errors: InputError for a package that is not installed, and for weights in half precision."""
-    _package()
+    openvino_package()
     refuse_model(model, graph)
 
 
@@ -52,7 +51,7 @@ def export_openvino(
     """
     start = time.perf_counter()
     path = target(path, ".xml")
-    openvino = _package()
+    openvino = openvino_package()
     require_packages()
     refuse_half_precision(model)
     exportable = captured(model, example_inputs, dynamic_batch)
@@ -64,7 +63,7 @@ def export_openvino(
         try:
             converted = openvino.convert_model(between)
         except Exception as error:  # its errors share no base but this
-            raise ExportError(f"OpenVINO cannot convert this model: {_last(error)}") from error
+            raise ExportError(f"OpenVINO cannot convert this model: {last_line(error)}") from error
         with staged(path) as partial:
             openvino.save_model(converted, partial, compress_to_fp16=False)
             size = sum(file.stat().st_size for file in partial.parent.iterdir())
@@ -80,18 +79,3 @@ def export_openvino(
         time.perf_counter() - start,
         tuple(notes),
     )
-
-
-def _package() -> ModuleType:
-    try:
-        import openvino
-    except ImportError as error:
-        raise InputError(
-            f"OpenVINO cannot be imported ({error}); pip install secateur[openvino]"
-        ) from error
-    return openvino
-
-
-def _last(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

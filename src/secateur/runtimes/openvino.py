@@ -21,7 +21,7 @@ _ORDERING = frozenset({"Reorder", "Parameter", "Result", "Const", "Constant"})
 
 
 @runtime("openvino")
-@loads(".xml", ".onnx", precisions=("f32", "bf16"), profiles=True, check=lambda: _package())
+@loads(".xml", ".onnx", precisions=("f32", "bf16"), profiles=True, check=lambda: openvino_package())
 def load_openvino(
     source: str | os.PathLike[str] | bytes,
     threads: int = 1,
@@ -34,7 +34,7 @@ def load_openvino(
     are cores, or a missing package.
     """
     check_threads(threads)
-    package = _package()
+    package = openvino_package()
     core = package.Core()
     if not isinstance(source, bytes) and not Path(source).is_file():
         raise InputError(f"there is no file {source}")
@@ -49,7 +49,7 @@ def load_openvino(
         given = source if isinstance(source, bytes) else os.fspath(source)
         compiled = core.compile_model(core.read_model(given), "CPU", settings)
     except Exception as error:  # its errors share no base but this
-        raise InputError(f"OpenVINO cannot load {shown}: {_sentence(error)}") from error
+        raise InputError(f"OpenVINO cannot load {shown}: {last_line(error)}") from error
     names = tuple(_name(port, place) for place, port in enumerate(compiled.inputs))
     request = compiled.create_infer_request()
 
@@ -90,13 +90,14 @@ def _shape(port: Any) -> tuple[int | None, ...]:
     return tuple(None if size.is_dynamic else size.get_length() for size in port.partial_shape)
 
 
-def _sentence(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
     """OpenVINO puts the place in its own source first, and the sentence last."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else first_line(error)
 
 
-def _package() -> ModuleType:
+def openvino_package() -> ModuleType:
+    """The package. Errors: InputError where it cannot be imported."""
     try:
         import openvino
     except ImportError as error:
