@@ -90,7 +90,7 @@ def _text(values: dict[int, float]) -> str:
 
 
 def _lead(before: Values, after: Values) -> str:
-    """Secateur's default less the best other one that was pruned, in pairs by seed."""
+    """Secateur's default less the best other one that was pruned, and less the small dense net."""
     lines = []
     for net in NETS:
         for budget in BUDGETS:
@@ -99,18 +99,27 @@ def _lead(before: Values, after: Values) -> str:
                                    (after, LONG_EPOCHS)]:  # fmt: skip
                 ours = values.get((net, budget, epochs, _of(DEFAULT)), {})
                 others = [values.get((net, budget, epochs, _of(w)), {}) for w in CONTESTANTS[1:]]
-                seeds = [s for s in ours if all(s in other for other in others)]
-                if not seeds:
-                    gaps.append("–")
-                    continue
-                gap = summarise([ours[s] - max(other[s] for other in others) for s in seeds])
-                spread = f" ± {gap.deviation:.2f}" if gap.count > 1 else ""
-                gaps.append(f"{signed(gap.mean)}{spread}")
+                gaps.append(_gap(ours, others))
+            trained_as_long = (net, budget, max(EPOCHS))
+            ours = after.get((*trained_as_long, _of(DEFAULT)), {})
+            gaps.append(_gap(ours, [after.get((*trained_as_long, _of(SMALL)), {})]))
             if any(gap != "–" for gap in gaps):
                 lines.append([net, f"{budget:.0%}", *gaps])
-    header = ["net", "FLOPs left", "before", *(f"{e:g} epochs" for e in (*EPOCHS, LONG_EPOCHS))]
+    lengths = [f"{e:g} epochs" for e in (*EPOCHS, LONG_EPOCHS)]
+    header = ["net", "FLOPs left", "before", *lengths, "small dense net"]
     return (
         "Secateur's default less the best of the other pruned nets, in points, paired by seed; "
-        "the best is chosen by the test images, which its user could not do.\n\n"
+        "the best is chosen by the test images, which its user could not do. Last column: the "
+        f"default after {max(EPOCHS):g} epochs less the small dense net of the same cost, which "
+        "was trained for the dense net's epochs and those.\n\n"
         f"{table(header, lines)}"
     )
+
+
+def _gap(ours: dict[int, float], others: Sequence[dict[int, float]]) -> str:
+    """Ours less the best of the others, over the seeds that all have."""
+    seeds = [seed for seed in ours if all(seed in other for other in others)]
+    if not seeds:
+        return "–"
+    gap = summarise([ours[seed] - max(other[seed] for other in others) for seed in seeds])
+    return signed(gap.mean) + (f" ± {gap.deviation:.2f}" if gap.count > 1 else "")
