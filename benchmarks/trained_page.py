@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from benchmarks import trained
 from benchmarks.ledger import Row
 from benchmarks.oneshot import DEFAULT, Contestant
-from benchmarks.summary import signed, summarise, table
+from benchmarks.summary import Summary, signed, summarise, table
 from benchmarks.trained import BUDGETS, CONTESTANTS, EPOCHS, LONG_EPOCHS, NETS, SMALL
 
+SEEDS = 3
 Values = dict[tuple[str, float, float, str], dict[int, float]]  # accuracy, in percent, by seed
 
 
@@ -28,10 +29,10 @@ def page(rows: Sequence[Row]) -> str:
         *(trained.__doc__ or "").strip().splitlines()[2:],
         "",
         "**Quick run: a part of the images.**\n" * quick,
-        f"{len(rows)} of {len(trained.cells(3, quick, ()))} cells measured, on {where['cpu']}, "
+        f"{len(rows)} of {len(trained.cells(SEEDS, quick, ()))} cells measured, on {where['cpu']}, "
         f"{where['threads']} thread(s), torch {where['torch']}: {hours:.1f} hours. Reproduce: "
         f"`python -m benchmarks trained{' --quick' if quick else ''}`.\n",
-        "Test accuracy in percent, means and deviations over the seeds that are there.\n",
+        "Test accuracy in percent, means and deviations over three seeds or those there are.\n",
     ]
     for net in NETS:
         for budget in BUDGETS:
@@ -86,7 +87,13 @@ def _text(values: dict[int, float]) -> str:
     if not values:
         return "–"
     found = summarise(list(values.values()))
-    return f"{found.mean:.2f}" + (f" ± {found.deviation:.2f}" if found.count > 1 else "")
+    return f"{found.mean:.2f}{_spread(found)}"
+
+
+def _spread(found: Summary) -> str:
+    """The deviation, and the number of seeds where some are missing."""
+    deviation = f" ± {found.deviation:.2f}" if found.count > 1 else ""
+    return deviation + (f" ({found.count} of {SEEDS} seeds)" if found.count < SEEDS else "")
 
 
 def _lead(before: Values, after: Values) -> str:
@@ -100,9 +107,10 @@ def _lead(before: Values, after: Values) -> str:
                 ours = values.get((net, budget, epochs, _of(DEFAULT)), {})
                 others = [values.get((net, budget, epochs, _of(w)), {}) for w in CONTESTANTS[1:]]
                 gaps.append(_gap(ours, others))
-            trained_as_long = (net, budget, max(EPOCHS))
-            ours = after.get((*trained_as_long, _of(DEFAULT)), {})
-            gaps.append(_gap(ours, [after.get((*trained_as_long, _of(SMALL)), {})]))
+            ours, small = (
+                after.get((net, budget, max(EPOCHS), _of(w)), {}) for w in (DEFAULT, SMALL)
+            )
+            gaps.append(_gap(ours, [small]))
             if any(gap != "–" for gap in gaps):
                 lines.append([net, f"{budget:.0%}", *gaps])
     lengths = [f"{e:g} epochs" for e in (*EPOCHS, LONG_EPOCHS)]
@@ -122,4 +130,4 @@ def _gap(ours: dict[int, float], others: Sequence[dict[int, float]]) -> str:
     if not seeds:
         return "–"
     gap = summarise([ours[seed] - max(other[seed] for other in others) for seed in seeds])
-    return signed(gap.mean) + (f" ± {gap.deviation:.2f}" if gap.count > 1 else "")
+    return f"{signed(gap.mean)}{_spread(gap)}"
