@@ -264,4 +264,4 @@ def _nets() -> dict[str, Callable[[], nn.Module]]:
     import nets  # pyright: ignore[reportMissingImports]
 
     sys.path.pop(0)
-    return {name: getattr(nets, name) for name in (*NETS, "densenet")}
+    return {name: getattr(nets, name) for name in (*NETS, "densenet", "convnext")}

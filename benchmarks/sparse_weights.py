@@ -1,4 +1,4 @@
-"""Single weights set to zero without training: OBS, Wanda and magnitude on two nets.
+"""Single weights set to zero without training: OBS, Wanda and magnitude on three nets.
 
 Half of all weights of every layer, or two of every four neighbouring inputs; 1,024 unlabelled
 training images of Fashion-MNIST, three draws of them; batch norms take their statistics anew with
@@ -27,9 +27,10 @@ from secateur.repair.sparsifying import sparsify
 from secateur.surgery.embedding import with_solved
 from secateur.training.loading import batches
 
-NETS = ("resnet20", "vit")
+NETS = ("resnet20", "convnext", "vit")
 BESIDE = (  # pairs: better and worse, as published
-    ("obs", "wanda"), ("obs", "wanda-layer"), ("wanda", "magnitude"), ("wanda-layer", "magnitude"),
+    ("obs", "wanda"), ("obs", "wanda-layer"), ("obs", "wanda-centred"),
+    ("wanda", "magnitude"), ("wanda-layer", "magnitude"), ("wanda-centred", "magnitude"),
 )  # fmt: skip
 LAYERS = ("inner", "all")
 PATTERNS = {"half": Pattern(0.5), "2 of 4": Pattern(kept=2, of=4), "a quarter": Pattern(0.25)}

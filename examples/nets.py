@@ -1,6 +1,6 @@
-"""Small nets for small pictures: five shapes for 1x28x28 Fashion-MNIST, one for 1x8x8 digits.
+"""Small nets for small pictures: six shapes for 1x28x28 Fashion-MNIST, one for 1x8x8 digits.
 
-The five for Fashion-MNIST cost about 8 million multiply-adds an image each, so that they can be
+The six for Fashion-MNIST cost about 8 million multiply-adds an image each, so that they can be
 compared. Weights are drawn by torch's own initialisation: set ``torch.manual_seed`` beforehand.
 """
 
@@ -78,7 +78,7 @@ class ResNet(nn.Module):
 def trained(net: str) -> nn.Module:
     """One of the nets below with the weights of ``weights/NET.safetensors`` (train_dense.py)."""
     builders = {"resnet20": resnet20, "vgg": vgg, "mobilenetv2": mobilenetv2,
-                "densenet": densenet, "vit": vit}  # fmt: skip
+                "densenet": densenet, "vit": vit, "convnext": convnext}  # fmt: skip
     if net not in builders:
         raise ValueError(f"there is no net {net!r}; known are {', '.join(builders)}")
     model = builders[net]()
@@ -270,6 +270,53 @@ class ViT(nn.Module):
 def vit(classes: int = 10) -> nn.Module:
     """A small vision transformer, patches of 4x4: [batch, 1, 28, 28] -> [batch, classes]."""
     return ViT(size=28, patch=4, width=64, depth=4, heads=4, hidden=128, classes=classes)
+
+
+class ConvNeXtBlock(nn.Module):
+    """A depthwise convolution, then a two-layer perceptron of every place, beside a shortcut."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, 5, padding=2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+        self.scale = nn.Parameter(0.1 * torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        y = self.scale * self.fc2(F.gelu(self.fc1(y)))
+        return x + y.permute(0, 3, 1, 2)
+
+
+class ConvNeXt(nn.Module):
+    """Patches of 2x2, blocks, patches of 2x2 again, blocks, a mean; layer norms throughout."""
+
+    def __init__(self, widths: tuple[int, int], blocks: tuple[int, int], classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, widths[0], 2, stride=2)
+        self.stem_norm = nn.LayerNorm(widths[0])
+        self.stage1 = nn.Sequential(*(ConvNeXtBlock(widths[0]) for _ in range(blocks[0])))
+        self.between_norm = nn.LayerNorm(widths[0])
+        self.between = nn.Conv2d(widths[0], widths[1], 2, stride=2)
+        self.stage2 = nn.Sequential(*(ConvNeXtBlock(widths[1]) for _ in range(blocks[1])))
+        self.norm = nn.LayerNorm(widths[1])
+        self.head = nn.Linear(widths[1], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stage1(_over_channels(self.stem_norm, self.stem(x)))
+        x = self.stage2(self.between(_over_channels(self.between_norm, x)))
+        return self.head(self.norm(x.mean((2, 3))))
+
+
+def convnext(classes: int = 10) -> nn.Module:
+    """A small ConvNeXt: [batch, 1, 28, 28] -> [batch, classes]."""
+    return ConvNeXt(widths=(32, 64), blocks=(2, 3), classes=classes)
+
+
+def _over_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """A layer norm over the channels of [batch, channels, height, width]."""
+    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def _conv(inside: int, outside: int, activation: type[nn.Module] = nn.ReLU) -> list[nn.Module]:

@@ -22,7 +22,8 @@ from torch.nn import functional as F
 
 from secateur.sources.data import load_data
 
-NETS = ("resnet20", "mobilenetv2", "vgg", "densenet", "vit")
+NETS = ("resnet20", "mobilenetv2", "vgg", "densenet", "vit", "convnext")
+LAYER_NORMS = ("vit", "convnext")
 BLACK = -0.2860 / 0.3530  # the normalised value of an empty pixel
 
 
@@ -58,8 +59,8 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def optimiser(net: str, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW for the transformer, SGD with momentum for the convolutional nets."""
-    if net == "vit":
+    """AdamW for the nets with layer norms, SGD with momentum for those with batch norms."""
+    if net in LAYER_NORMS:
         return torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05)
     return torch.optim.SGD(
         model.parameters(), lr=0.2, momentum=0.9, weight_decay=5e-4, nesterov=True
@@ -105,7 +106,7 @@ def train(net: str, epochs: int, seed: int, out: Path, batch: int = 128) -> floa
             loss = F.cross_entropy(output.float(), labels[index], label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()
-            if net == "vit":
+            if net in LAYER_NORMS:
                 nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()

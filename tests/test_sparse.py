@@ -166,6 +166,44 @@ def test_what_is_left_out_stays_bit_for_bit():
         sparsify(model, structure, [x], leave=["nil"])
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_bias_takes_up_the_mean_of_what_left(method):
+    """Over the samples that were learnt from, the answers' mean is the dense one."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(12, 5)
+    x = torch.randn(64, 12) + 3
+    found = sparsify(model, sc.trace(model, x), [x], HALF, method)
+    new = found.compensation.tensors
+    answers = torch.nn.functional.linear(x, new["weight"], new["bias"])
+    assert int((new["weight"] == 0).sum()) == 30
+    assert torch.allclose(answers.mean(0), model(x).mean(0), atol=1e-5)
+    assert not torch.allclose(
+        model(x).mean(0), (x @ new["weight"].T + model.bias).mean(0), atol=0.1
+    )
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_about_the_mean_constants_go_first_where_a_bias_takes_them_up(bias):
+    """Two inputs are large and always the same; without a bias they are worth their square."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 6, bias=bias)
+    torch.nn.init.uniform_(model.weight, 0.5, 1.0)
+    x = torch.cat([torch.full((32, 2), 100.0), torch.randn(32, 2)], 1)
+
+    def zeros(method: str) -> list[bool]:
+        found = sparsify(model, sc.trace(model, x), [x], HALF, method).compensation.tensors
+        if bias and method == "wanda-centred":
+            answers = torch.nn.functional.linear(x, found["weight"], found["bias"])
+            assert torch.allclose(answers, model(x), atol=1e-4)
+        gone = found["weight"] == 0
+        assert (gone.all(0) | ~gone.any(0)).all()
+        return gone[0].tolist()
+
+    first, last = [True, True, False, False], [False, False, True, True]
+    assert zeros("wanda-layer") == last
+    assert zeros("wanda-centred") == (first if bias else last)
+
+
 @pytest.mark.parametrize("method", ["magnitude", "random", "sampled"])
 @pytest.mark.parametrize("shape", [(8, 12), (7, 10), (1, 5)])
 def test_blocks_stay_or_leave_whole(method, shape):
@@ -191,7 +229,7 @@ def test_blocks_stay_or_leave_whole(method, shape):
 
 def test_blocks_are_refused_where_they_make_no_sense():
     weight, x = drawn(0, 4, 8)
-    for method in ("obs", "wanda", "wanda-layer"):
+    for method in ("obs", "wanda", "wanda-layer", "wanda-centred"):
         with pytest.raises(InputError, match="take magnitude"):
             sparse(weight, x @ x.T, Pattern(0.5, block=(2, 2)), method)
     with pytest.raises(InputError, match="no n of m"):

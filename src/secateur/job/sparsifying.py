@@ -119,7 +119,10 @@ def _by_method(
     leave = _left_whole(section, weights)
     pattern = pattern_of(section, model, weights - leave, count_params(work.dense))
     given = fitting(model, structure, [batch for batch, _ in samples])
-    found = sparsify(model, structure, given, pattern, section.method, leave, work.recipe.seed)
+    found = sparsify(
+        model, structure, given, pattern, section.method, leave, work.recipe.seed,
+        is_foreign(work.recipe),
+    )  # fmt: skip
     with torch.no_grad():
         for name, own in named_tensors(model).items():
             canonical = structure.aliases.get(name, name)

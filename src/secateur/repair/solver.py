@@ -37,7 +37,8 @@ class Solved:
 class Cut(Protocol):
     """What becomes of single weights of a layer; see ``sparsifying``.
 
-    solves: whether the layer is solved anew, bias and all; its old weights are cut otherwise.
+    solves: whether the layer is solved anew; its old weights are cut otherwise. Its bias takes up
+    the mean of what is missing either way.
     """
 
     @property
@@ -208,7 +209,7 @@ class Solver:
         )
         whole = torch.zeros_like(every).index_copy(2, alive, new)
         self._write(reader.weight, weight_of(reader, whole, weight))
-        if reader.bias and (self.cut is None or self.cut.solves):
+        if reader.bias:
             shifts = [at.mean_t - own @ at.mean_x for at, own in zip(every_at, new, strict=True)]
             self._write(reader.bias, torch.cat(shifts))
 

@@ -75,7 +75,10 @@ class _SparseCut:
         return torch.zeros_like(new).index_copy(2, order, new)
 
     def _moment(self, at: Moments) -> Tensor:
-        return at.xx if self.solves else at.xx + torch.outer(at.mean_x, at.mean_x)
+        """About the mean, where something takes it up; or as published, about zero."""
+        if self.solves or self.method == "wanda-centred":
+            return at.xx
+        return at.xx + torch.outer(at.mean_x, at.mean_x)
 
 
 def cuttable(structure: Structure) -> dict[str, int]:
@@ -98,13 +101,15 @@ def sparsify(
     method: str = "obs",
     leave: Collection[str] = (),
     seed: int = 0,
+    foreign: bool = False,
 ) -> Sparsity:
     """Zero weights of every linear map (``cuttable``), and solve what stays.
 
     batches: calibration inputs without targets. pattern: half of all weights by default. method:
-    ``obs``, ``wanda``, ``wanda-layer``, ``magnitude``, ``random`` or ``sampled``; batch norms take
-    their statistics anew with each. leave: names of weights that stay whole; layers whose inputs
-    the pattern does not divide do so too.
+    one of ``sparse.METHODS``; with each, batch norms take their statistics anew and biases take up
+    the mean of what left. leave: names of weights that stay whole; layers whose inputs
+    the pattern does not divide do so too. foreign: whether the inputs are others than the network
+    was trained for; see ``compensate``.
     Errors: InputError as ``compensate``, for an unknown method, and for names that are no layer's.
     """
     if method not in METHODS:
@@ -114,7 +119,7 @@ def sparsify(
     if strange:
         raise InputError(f"{strange[0]!r} is not the weight of a layer that could be cut")
     cut = _SparseCut(pattern or Pattern(), method, frozenset(leave), seed)
-    found = compensate(model, structure, {}, batches, seed, cut=cut)
+    found = compensate(model, structure, {}, batches, seed, cut=cut, foreign=foreign)
     zeros = {
         name: float((tensor == 0).double().mean())
         for name, tensor in found.tensors.items()
