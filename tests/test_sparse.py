@@ -182,26 +182,21 @@ def test_a_bias_takes_up_the_mean_of_what_left(method):
     )
 
 
-@pytest.mark.parametrize("bias", [True, False])
-def test_about_the_mean_constants_go_first_where_a_bias_takes_them_up(bias):
-    """Two inputs are large and always the same; without a bias they are worth their square."""
+@pytest.mark.parametrize("foreign", [True, False])
+def test_foreign_inputs_change_only_what_the_cut_changes(foreign):
+    """Nothing leaves here: statistics stay where inputs are foreign, and are theirs otherwise."""
+    entry = ZOO["conv_bn_relu"]
     torch.manual_seed(0)
-    model = torch.nn.Linear(4, 6, bias=bias)
-    torch.nn.init.uniform_(model.weight, 0.5, 1.0)
-    x = torch.cat([torch.full((32, 2), 100.0), torch.randn(32, 2)], 1)
-
-    def zeros(method: str) -> list[bool]:
-        found = sparsify(model, sc.trace(model, x), [x], HALF, method).compensation.tensors
-        if bias and method == "wanda-centred":
-            answers = torch.nn.functional.linear(x, found["weight"], found["bias"])
-            assert torch.allclose(answers, model(x), atol=1e-4)
-        gone = found["weight"] == 0
-        assert (gone.all(0) | ~gone.any(0)).all()
-        return gone[0].tolist()
-
-    first, last = [True, True, False, False], [False, False, True, True]
-    assert zeros("wanda-layer") == last
-    assert zeros("wanda-centred") == (first if bias else last)
+    model = randomise(entry.build(), seed=0).float().eval()
+    noise = tuple(5 * torch.randn_like(x) for x in entry.inputs())
+    structure = sc.trace(model, noise)
+    found = sparsify(model, structure, [noise], Pattern(0.9999), "magnitude", foreign=foreign)
+    own = {name: tensor.detach() for name, tensor in named_tensors(model).items()}
+    same = [
+        torch.allclose(tensor, own[name], atol=1e-4)
+        for name, tensor in found.compensation.tensors.items()
+    ]
+    assert all(same) if foreign else not all(same)
 
 
 @pytest.mark.parametrize("method", ["magnitude", "random", "sampled"])
@@ -229,7 +224,7 @@ def test_blocks_stay_or_leave_whole(method, shape):
 
 def test_blocks_are_refused_where_they_make_no_sense():
     weight, x = drawn(0, 4, 8)
-    for method in ("obs", "wanda", "wanda-layer", "wanda-centred"):
+    for method in ("obs", "wanda", "wanda-layer"):
         with pytest.raises(InputError, match="take magnitude"):
             sparse(weight, x @ x.T, Pattern(0.5, block=(2, 2)), method)
     with pytest.raises(InputError, match="no n of m"):

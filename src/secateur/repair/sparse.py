@@ -18,8 +18,8 @@ from secateur.errors import InputError
 from secateur.masking.neighbours import check_n_of_m, n_of_m
 from secateur.repair.removal import inverted
 
-METHODS = ("obs", "wanda", "wanda-layer", "wanda-centred", "magnitude", "random", "sampled")
-WANDA = ("wanda", "wanda-layer", "wanda-centred")
+METHODS = ("obs", "wanda", "wanda-layer", "magnitude", "random", "sampled")
+WANDA = ("wanda", "wanda-layer")
 BLOCK = 128  # columns whose weights are ranked together, and whose update is written at once
 DAMPING = 1e-2  # of the mean of the diagonal
 
@@ -68,11 +68,10 @@ def sparse(
     all of them. moment: [inputs, inputs] or [groups, inputs, inputs], of the second moments of the
     inputs. Unstructured magnitude ranks all weights of the layer together, ``wanda`` those of each
     row, as published; ``wanda-layer`` all of the layer, which was better on our nets for images;
-    ``wanda-centred`` the same by moments about the mean, which the caller gives, for a bias takes
-    up the mean; ``obs`` those of blocks of 128 inputs. ``random`` draws what stays; ``sampled``
-    draws it with chances like |w|, without putting back (Kool, van Hoof and Welling, 2019); seed:
-    of the two. As many leave as the share says of the whole layer, but not the last one of it.
-    owed: so many more should leave; of blocks, which seldom meet a number.
+    ``obs`` those of blocks of 128 inputs. ``random`` draws what stays; ``sampled`` draws it with
+    chances like |w|, without putting back (Kool, van Hoof and Welling, 2019); seed: of the two.
+    As many leave as the share says of the whole layer, but not the last one of it. owed: so many
+    more should leave; of blocks, which seldom meet a number.
     Errors: InputError for an unknown method, inputs that the pattern does not divide, and blocks
     with a method that ranks within rows.
     """

@@ -75,10 +75,7 @@ class _SparseCut:
         return torch.zeros_like(new).index_copy(2, order, new)
 
     def _moment(self, at: Moments) -> Tensor:
-        """About the mean, where something takes it up; or as published, about zero."""
-        if self.solves or self.method == "wanda-centred":
-            return at.xx
-        return at.xx + torch.outer(at.mean_x, at.mean_x)
+        return at.xx if self.solves else at.xx + torch.outer(at.mean_x, at.mean_x)
 
 
 def cuttable(structure: Structure) -> dict[str, int]:

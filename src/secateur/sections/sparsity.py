@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from secateur.sections.base import Section
 
 BLOCKS = ("block", "even-block")  # granularities that have a size
-SINGLE = ("obs", "wanda", "wanda-layer", "wanda-centred")  # methods that go weight by weight
+SINGLE = ("obs", "wanda", "wanda-layer")  # methods that go weight by weight
 
 
 class SparsitySection(Section):
@@ -29,9 +29,7 @@ class SparsitySection(Section):
     pattern: str = "unstructured"
     zeros: float | None = Field(default=None, gt=0, lt=1)
     total: float | None = Field(default=None, gt=0, lt=1)
-    method: Literal[
-        "", "obs", "wanda", "wanda-layer", "wanda-centred", "magnitude", "random", "sampled"
-    ] = ""
+    method: Literal["", "obs", "wanda", "wanda-layer", "magnitude", "random", "sampled"] = ""
     criterion: str = ""
     granularity: str = ""
     scope: Literal["", "global", "local", "erk"] = ""
