@@ -104,9 +104,9 @@ def sparsify(
 
     batches: calibration inputs without targets. pattern: half of all weights by default. method:
     one of ``sparse.METHODS``; with each, batch norms take their statistics anew and biases take up
-    the mean of what left. leave: names of weights that stay whole; layers whose inputs
-    the pattern does not divide do so too. foreign: whether the inputs are others than the network
-    was trained for; see ``compensate``.
+    the mean of what left. leave: names of weights that stay whole; layers whose inputs the pattern
+    does not divide do so too. foreign: whether the inputs are others than the network was trained
+    for; see ``compensate``.
     Errors: InputError as ``compensate``, for an unknown method, and for names that are no layer's.
     """
     if method not in METHODS:
