@@ -1,6 +1,6 @@
 """Small nets for small pictures: six shapes for 1x28x28 Fashion-MNIST, one for 1x8x8 digits.
 
-The six for Fashion-MNIST cost about 8 million multiply-adds an image each, so that they can be
+The six for Fashion-MNIST cost 7 to 9 million multiply-adds an image each, so that they can be
 compared. Weights are drawn by torch's own initialisation: set ``torch.manual_seed`` beforehand.
 """
 

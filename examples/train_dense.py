@@ -90,7 +90,7 @@ def train(net: str, epochs: int, seed: int, out: Path, batch: int = 128) -> floa
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         first = state["epoch"]
-    # bfloat16 is faster for the plain convolutions and slower for the other two nets.
+    # bfloat16 is faster for the plain convolutions and slower for the other nets.
     half = net in ("resnet20", "vgg")
     for epoch in range(first, epochs):
         start = time.perf_counter()

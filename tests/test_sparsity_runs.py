@@ -292,6 +292,25 @@ def test_one_calibration_sample_changes_nothing_but_zeros(method):
         assert torch.equal(tensor[kept], own[name][kept]), name
 
 
+@pytest.mark.parametrize("method", ["magnitude", "wanda-layer", "obs"])
+def test_noise_leaves_no_statistics_of_its_own(method):
+    """The dense statistics are far from those of noise, and move by what the cut changes alone."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 6, 3), torch.nn.BatchNorm2d(6), torch.nn.ReLU(), torch.nn.Flatten(),
+        torch.nn.Linear(24, 2),
+    )  # fmt: skip
+    torch.nn.init.constant_(net[1].running_mean, 100.0)
+    data = torch.utils.data.TensorDataset(torch.randn(40, 1, 4, 4), torch.arange(40) % 2)
+    recipe = {
+        "sparsity": {"zeros": 0.5, "method": method}, "pruning": {"calibrate": "noise"},
+        "latency": None,
+    }  # fmt: skip
+    found = sc.compress(net, data, data, target={}, epochs=0, recipe=recipe)
+    assert (found.model.get_parameter("0.weight") == 0).sum() == 27
+    assert (found.model.get_buffer("1.running_mean") - 100).abs().max() < 2
+
+
 @pytest.mark.parametrize("section", [{"pattern": "7:13"}, {"zeros": 0.5, "keep": ["*"]}])
 def test_a_cut_that_fits_no_layer_is_refused(place, section):
     write_recipe(
